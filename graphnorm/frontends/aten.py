@@ -1,0 +1,95 @@
+"""The lowering table: ATen overload -> ONNX nodes.  One table, built here, a second entry is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from graphnorm.frontends import (
+    aten_activation,
+    aten_contraction,
+    aten_create,
+    aten_elementwise,
+    aten_index,
+    aten_norm,
+    aten_pool,
+    aten_reduce,
+    aten_shape,
+)
+from graphnorm.frontends.aten_call import Call, Lowerings, Unlowerable
+from graphnorm.ir import Value
+
+FAMILIES = (
+    aten_activation,
+    aten_contraction,
+    aten_create,
+    aten_elementwise,
+    aten_index,
+    aten_norm,
+    aten_pool,
+    aten_reduce,
+    aten_shape,
+)
+LOWERINGS = Lowerings()
+for _family in FAMILIES:
+    LOWERINGS.include(_family.TABLE)
+
+
+def ignored_arguments(operator: str) -> tuple[int, ...]:
+    """The arguments of an ATen overload whose data does not reach its result."""
+    return LOWERINGS.ignored.get(operator, ())
+
+
+def lower(call: Call, operator: str, arguments: dict[str, Any]) -> None:
+    """Fill a call with the nodes that compute it.
+
+    A lowering that does not read every tensor operand is not trusted: the call becomes an unknown
+    operator, which reads them all and which no rule describes.
+
+    Args:
+        call: the call, empty.
+        operator: ``aten.add.Tensor`` without its ``aten.``, or another namespace's full name.
+        arguments: by schema name, in schema order, tensors as `Value`.
+    """
+    lowering = LOWERINGS.table.get(operator)
+    if lowering is not None:
+        ignored = ignored_arguments(operator)
+        needed = {
+            value.name
+            for index, argument in enumerate(arguments.values())
+            if index not in ignored
+            for value in tensors_in(argument)
+        }
+        try:
+            lowering(call, *arguments.values())
+            if needed <= call.read and call.nodes:
+                return
+        except Unlowerable:
+            pass
+        call.clear()
+    unknown(call, f"aten::{operator.partition('.')[0]}", arguments)
+
+
+def unknown(call: Call, op: str, arguments: dict[str, Any]) -> None:
+    """One node of an operator outside ONNX: all tensors are operands, all numbers attributes."""
+    operands = [value for argument in arguments.values() for value in tensors_in(argument)]
+    attributes = {name: value for name, value in arguments.items() if _is_plain(value)}
+    call.out_all(op, operands, attributes)
+
+
+def tensors_in(argument: Any) -> Iterator[Value]:
+    """The tensors of an argument, lists included."""
+    if isinstance(argument, Value):
+        yield argument
+    elif isinstance(argument, (list, tuple)):
+        for item in argument:
+            yield from tensors_in(item)
+    elif isinstance(argument, dict):
+        for item in argument.values():
+            yield from tensors_in(item)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, (bool, int, float, str))

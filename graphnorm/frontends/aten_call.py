@@ -1,0 +1,234 @@
+"""What a lowering sees of one ATen call, and the registry of lowerings.
+
+A lowering is a function ``(call, *arguments)``.  The arguments come in the order of the operator's
+schema, defaults filled in; tensors come as `Value`, sizes as integers.  It emits ONNX nodes with
+`Call.step` (intermediate results) and `Call.out` (the result); it raises `Unlowerable` for what ONNX
+cannot say, and the call then becomes an ``aten::`` node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from graphnorm.ir import Array, Node, Value, shape_of
+from graphnorm.frontends.torch_tensors import ONNX_TYPES, dtype_name, numpy_dtype
+
+Number = int | float | bool
+Operand = Value | Array | Sequence[int] | None
+
+
+class Unlowerable(Exception):  # noqa: N818 - a signal, not an error
+    """This call has no equivalent in the ONNX vocabulary."""
+
+
+@dataclass
+class Call:
+    """One ATen call being lowered; nothing reaches the graph before the lowering has returned."""
+
+    node: fx.Node
+    outputs: list[Value | None]  # None: not a tensor
+    used: list[bool]  # per output
+    unique: Callable[[str], str]
+    scope: str = ""
+    source: str = ""
+    nodes: list[Node] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+
+    @property
+    def result(self) -> Value:
+        """The first output."""
+        first = self.outputs[0]
+        if first is None or first.shape is None:
+            raise Unlowerable
+        return first
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The first output's shape."""
+        return known_shape(self.result)
+
+    def promotion(self) -> str:
+        """The type in which torch computes on the first two arguments."""
+        first, second = (arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in self.node.args[:2])
+        return dtype_name(torch.result_type(first, second))
+
+    def constant(self, array: Array, dynamic: frozenset[int] = frozenset()) -> Value:
+        """A new constant."""
+        array = np.asarray(array)
+        value = Value(self.unique(f"{self.node.name}.const"), shape_of(array), array.dtype.name, dynamic)
+        self.values[value.name] = value
+        self.constants[value.name] = array
+        return value
+
+    def number(self, number: Number, dtype: str) -> Value:
+        """A rank-0 constant."""
+        return self.constant(np.array(number, dtype=numpy_dtype(dtype)))
+
+    def typed(self, operand: Value | Number, dtype: str) -> Value:
+        """The operand in that type: a number becomes a constant, another type is cast."""
+        if not isinstance(operand, Value):
+            return self.number(operand, dtype)
+        if operand.dtype == dtype:
+            return operand
+        return self.step("Cast", operand, like=operand, dtype=dtype, to=ONNX_TYPES[dtype])
+
+    def step(
+        self,
+        op: str,
+        *operands: Operand,
+        shape: Sequence[int] | None = None,
+        like: Value | None = None,
+        dtype: str | None = None,
+        dynamic: frozenset[int] = frozenset(),
+        **attributes: Any,
+    ) -> Value:
+        """Emit a node for an intermediate value of that shape, or of the type of ``like``."""
+        name = self.unique(f"{self.node.name}.{op.rpartition(':')[2].lower()}")
+        if like is not None:
+            value = Value(name, like.shape, dtype or like.dtype, like.dynamic)
+        else:
+            if shape is None:
+                raise Unlowerable
+            value = Value(name, tuple(shape), dtype or self._dtype_of(operands), dynamic)
+        self.values[name] = value
+        self._emit(name, op, operands, (name,), attributes)
+        return value
+
+    def split(self, x: Value, sizes: Sequence[int], axis: int, dynamic: frozenset[int]) -> list[Value]:
+        """Cut an intermediate value into pieces of these sizes along an axis."""
+        pieces = []
+        for size in sizes:
+            shape = [size if i == axis else length for i, length in enumerate(known_shape(x))]
+            name = self.unique(f"{self.node.name}.split")
+            self.values[name] = Value(name, tuple(shape), x.dtype, dynamic)
+            pieces.append(self.values[name])
+        names = tuple(piece.name for piece in pieces)
+        self._emit(names[0], "Split", (x, list(sizes)), names, {"axis": axis})
+        return pieces
+
+    def out(self, op: str, *operands: Operand, count: int = 1, **attributes: Any) -> None:
+        """Emit the node that yields the call's first ``count`` outputs; no other may be used."""
+        if any(self.used[count:]):
+            raise Unlowerable
+        outputs = []
+        for value in self.outputs[:count]:
+            if value is None:
+                raise Unlowerable
+            self.values[value.name] = value
+            outputs.append(value.name)
+        self._emit(self.node.name, op, operands, tuple(outputs), attributes)
+
+    def out_at(self, index: int, op: str, *operands: Operand, **attributes: Any) -> None:
+        """Emit the node that yields output ``index`` alone, if it is used."""
+        value = self.outputs[index]
+        if value is None:
+            raise Unlowerable
+        if self.used[index]:
+            self.values[value.name] = value
+            self._emit(value.name, op, operands, (value.name,), attributes)
+
+    def _dtype_of(self, operands: Sequence[Operand]) -> str:
+        for operand in operands:
+            if isinstance(operand, Value):
+                return operand.dtype
+        raise Unlowerable
+
+    def _emit(
+        self,
+        name: str,
+        op: str,
+        operands: Sequence[Operand],
+        outputs: tuple[str, ...],
+        attributes: dict[str, Any],
+    ) -> None:
+        inputs = [self._name_of(operand) for operand in operands]
+        while inputs and not inputs[-1]:
+            inputs.pop()
+        self.read.update(inputs)
+        self.nodes.append(Node(name, op, tuple(inputs), outputs, attributes, self.scope, self.source))
+
+    def _name_of(self, operand: Operand) -> str:
+        if operand is None:
+            return ""
+        if isinstance(operand, Value):
+            return operand.name
+        if isinstance(operand, np.ndarray):
+            return self.constant(operand).name
+        return self.constant(np.array(operand, dtype=np.int64)).name
+
+
+Lowering = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Lowerings:
+    """ATen overload (``add.Tensor``) -> its lowering; ``ignored`` lists arguments read for their type only."""
+
+    table: dict[str, Lowering] = field(default_factory=dict)
+    ignored: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def lowers(self, *names: str, ignores: tuple[int, ...] = ()) -> Callable[[Lowering], Lowering]:
+        """Register a lowering; a name without a dot means the ``default`` overload."""
+
+        def register(lowering: Lowering) -> Lowering:
+            for name in names:
+                self.add(name, lowering, ignores)
+            return lowering
+
+        return register
+
+    def add(self, name: str, lowering: Lowering, ignores: tuple[int, ...] = ()) -> None:
+        name = name if "." in name else f"{name}.default"
+        if name in self.table:
+            raise ValueError(f"aten::{name} has two lowerings")
+        self.table[name] = lowering
+        if ignores:
+            self.ignored[name] = ignores
+
+    def include(self, other: Lowerings) -> None:
+        """Take over another table's entries."""
+        for name, lowering in other.table.items():
+            self.add(name, lowering, other.ignored.get(name, ()))
+
+
+def known_shape(value: Value) -> tuple[int, ...]:
+    """The value's shape; a call on data-dependent shapes is not lowered."""
+    if value.shape is None:
+        raise Unlowerable
+    return value.shape
+
+
+def rank(value: Value) -> int:
+    """The number of axes."""
+    return len(known_shape(value))
+
+
+def axis_of(axis: int, ndim: int) -> int:
+    """The non-negative axis."""
+    return axis % ndim if ndim else 0
+
+
+def axes_of(axes: int | Sequence[int] | None, ndim: int) -> list[int]:
+    """The non-negative axes; None and the empty list mean all."""
+    if isinstance(axes, int):
+        axes = [axes]
+    return sorted(axis % max(ndim, 1) for axis in axes) if axes else list(range(ndim))
+
+
+def spread(sizes: int | Sequence[int], ndim: int) -> list[int]:
+    """One size per axis: torch accepts one for all."""
+    sizes = [sizes] if isinstance(sizes, int) else list(sizes)
+    return sizes * ndim if len(sizes) == 1 else sizes
+
+
+def moved(dynamic: frozenset[int], axes: Sequence[int]) -> frozenset[int]:
+    """The axes that vary after ``out[i] = in[axes[i]]``."""
+    return frozenset(new for new, old in enumerate(axes) if old in dynamic)

@@ -1,0 +1,216 @@
+"""ONNX front end: a model file or `onnx_ir.Model` as a `graphnorm.ir.Graph`.
+
+Nodes keep the operator names, operand order and attributes of the file; what is computed from
+constants and shapes alone is folded, and symbolic dimensions get example sizes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import onnx
+import onnx_ir
+from onnx import defs, helper
+from onnx_ir.passes.common import InlinePass
+
+from graphnorm.errors import InvalidGraphError, ModelFileError
+from graphnorm.frontends.onnx_evaluate import Evaluation, evaluate
+from graphnorm.frontends.onnx_load import check_external_data, load_model, model_path, to_model
+from graphnorm.frontends.onnx_nodes import Namer, to_node
+from graphnorm.frontends.onnx_sizes import Dimension, Sized, Sizes, axis_symbol, choose_sizes
+from graphnorm.frontends.onnx_steps import Step, captured_names, make_steps
+from graphnorm.frontends.onnx_tensors import Tensors, collect_tensors
+from graphnorm.ir import Graph, Value, shape_of
+
+__all__ = ["load_model", "read_onnx"]
+
+OLDEST_OPSET = 7
+
+
+def read_onnx(
+    model: onnx_ir.Model | onnx.ModelProto | str | os.PathLike[str],
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Graph:
+    """Read an ONNX model; it is not changed.
+
+    Args:
+        model: A file, or a model in memory.
+        input_shapes: Example shape per input name, for those whose size the file leaves open.
+
+    Raises:
+        ModelFileError: the file or graph is damaged, unsupported or unsafe to read.
+        InputError: `input_shapes` doesn't fit the model.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = load_model(model)
+    elif isinstance(model, onnx.ModelProto):
+        model = to_model(model, model.graph.name or "model")
+    path = model_path(model)
+    source = path.name if path else model.graph.name or "model"
+    _check_opset(model, source)
+    check_external_data(model, source)
+    own_names = set(model.graph.initializers) | {
+        node.outputs[0].name or "" for node in model.graph if node.op_type == "Constant"
+    }
+    model = _inline(model, source)
+    return _Reading(model, source, own_names).graph(input_shapes or {})
+
+
+class _Reading:
+    """One reading of one model."""
+
+    def __init__(self, model: onnx_ir.Model, source: str, own_names: set[str]) -> None:
+        self.source = source
+        self.body = model.graph
+        nodes = _sorted_nodes(self.body, source)
+        self.tensors: Tensors = collect_tensors(self.body, own_names, source)
+        self.steps = make_steps(nodes, model.opset_imports)
+        self.inputs = [v for v in self.body.inputs if v.name not in self.body.initializers]
+
+    def graph(self, input_shapes: Mapping[str, Sequence[int]]) -> Graph:
+        dimensions = {
+            value.name or "": _dimensions(value)
+            for value in self.inputs
+            if isinstance(value.type, onnx_ir.TensorType)
+        }
+        for name, shape in input_shapes.items():
+            if name in dimensions and dimensions[name] is None:
+                dimensions[name] = [axis_symbol(name, axis) for axis in range(len(shape))]
+        sized = choose_sizes(
+            dimensions, input_shapes, lambda sizes: self._evaluate(dimensions, sizes), self.source
+        )
+        return self._assemble(sized)
+
+    def _evaluate(self, dimensions: Mapping[str, Sequence[Dimension] | None], sizes: Sizes) -> Evaluation:
+        types = dict(self.tensors.types)
+        for value in self.inputs:
+            name = value.name or ""
+            types[name] = onnx.TypeProto()
+            if value.type is not None:
+                onnx_ir.serde.serialize_type_into(types[name], value.type)
+            dims = dimensions.get(name)
+            if dims is not None:
+                shape = [sizes[dim] if isinstance(dim, str) else dim for dim in dims]
+                types[name] = helper.make_tensor_type_proto(types[name].tensor_type.elem_type, shape)
+        state = Evaluation(types, dict(self.tensors.known), set(self.tensors.weights))
+        return evaluate(self.steps, state)
+
+    def _assemble(self, sized: Sized) -> Graph:
+        outputs = tuple(value.name or "" for value in self.body.outputs)
+        kept, folded, read = _partition(self.steps, sized, outputs)
+        namer = Namer()
+        nodes = tuple(to_node(step, namer, self.source) for step in kept)
+        computed = {name: sized.first.known[name] for step in folded for name in step.results if name in read}
+        constants = self.tensors.constants | computed
+        arrays = self.tensors.weights | constants
+        values = {name: Value(name, shape_of(data), data.dtype.name) for name, data in arrays.items()}
+        for name in computed:
+            values[name] = sized.value(name, values[name].dtype)
+        names = [value.name or "" for value in self.inputs] + [
+            name for node in nodes for name in node.outputs if name
+        ]
+        for name in names:
+            values[name] = sized.value(name, _dtype(sized.first.types[name]))
+        graph = Graph(
+            name=self.body.name or Path(self.source).stem,
+            inputs=tuple(value.name or "" for value in self.inputs),
+            outputs=outputs,
+            nodes=nodes,
+            values=values,
+            weights=self.tensors.weights,
+            constants=constants,
+        )
+        try:
+            graph.verify()
+        except InvalidGraphError as error:
+            raise ModelFileError(f"{self.source}: not a valid ONNX graph: {error}") from error
+        return graph
+
+
+def _check_opset(model: onnx_ir.Model, source: str) -> None:
+    newest = defs.onnx_opset_version()
+    version = model.opset_imports.get("")
+    if version is None or not OLDEST_OPSET <= version <= newest:
+        raise ModelFileError(
+            f"{source}: unknown opset {version} of ai.onnx, supported {OLDEST_OPSET}..{newest}; "
+            "convert the model with onnx.version_converter"
+        )
+
+
+def _inline(model: onnx_ir.Model, source: str) -> onnx_ir.Model:
+    """The model without local functions; the argument stays as it is."""
+    if not model.functions:
+        return model
+    try:
+        inlined = model.clone()
+        InlinePass()(inlined)
+    except (onnx_ir.passes.InvariantError, RuntimeError, ValueError) as error:
+        raise ModelFileError(f"{source}: its functions cannot be inlined: {error}") from error
+    return inlined
+
+
+def _sorted_nodes(graph: onnx_ir.Graph, source: str) -> list[onnx_ir.Node]:
+    """Nodes in an order in which each reads only what is defined before it (the file's, if it is one)."""
+    nodes = list(graph)
+    known = {value.name for value in graph.inputs} | set(graph.initializers)
+    maker = {out.name: index for index, node in enumerate(nodes) for out in node.outputs if out.name}
+    needs: dict[int, list[int]] = {}
+    for index, node in enumerate(nodes):
+        reads = [value.name for value in node.inputs if value is not None and value.name]
+        for name in (*reads, *captured_names(node)):
+            if name in known:
+                continue
+            if name not in maker:
+                label = node.name or node.op_type
+                raise ModelFileError(f"{source}: node {label!r} reads {name!r}, which nothing defines")
+            needs.setdefault(index, []).append(maker[name])
+    if all(earlier < index for index, all_needed in needs.items() for earlier in all_needed):
+        return nodes
+    try:
+        order = TopologicalSorter({i: needs.get(i, ()) for i in range(len(nodes))}).static_order()
+        return [nodes[index] for index in order]
+    except CycleError as error:
+        names = " -> ".join(repr(nodes[i].name or nodes[i].op_type) for i in error.args[1])
+        raise ModelFileError(f"{source}: the graph has a cycle: {names}") from error
+
+
+def _dimensions(value: onnx_ir.Value) -> list[Dimension] | None:
+    """Fixed sizes and symbols; an unnamed size is a symbol of its own."""
+    if value.shape is None:
+        return None
+    return [_dimension(dim, axis_symbol(value.name or "", axis)) for axis, dim in enumerate(value.shape)]
+
+
+def _dimension(dim: int | onnx_ir.SymbolicDim, symbol: str) -> Dimension:
+    if isinstance(dim, onnx_ir.SymbolicDim):
+        return symbol if dim.value in (None, "", "?", "None") else str(dim.value)
+    return dim if dim > 0 else symbol
+
+
+def _partition(
+    steps: Sequence[Step], sized: Sized, outputs: Sequence[str]
+) -> tuple[list[Step], list[Step], set[str]]:
+    """Steps that stay nodes, steps that become constants, and the names that the former read."""
+    kept: list[Step] = []
+    folded: list[Step] = []
+    read = set(outputs)
+    for step in reversed(steps):
+        results = [name for name in step.results if name]
+        if step.may_fold and all(map(sized.is_foldable, results)):
+            folded.append(step)
+        # A varying scalar that only folded steps read is of no use any more.
+        elif read.intersection(results) or not all(map(sized.first.is_constant, results)):
+            kept.append(step)
+            read.update(step.operands, step.captured)
+    return kept[::-1], folded[::-1], read
+
+
+def _dtype(found: onnx.TypeProto) -> str:
+    kind = found.WhichOneof("value")
+    if kind != "tensor_type":
+        return (kind or "unknown").removesuffix("_type")
+    elem_type = found.tensor_type.elem_type
+    return helper.tensor_dtype_to_np_dtype(elem_type).name if elem_type else "unknown"

@@ -1,0 +1,105 @@
+"""From bytes to an `onnx_ir.Model`: every way in which a file can be bad ends as one clear sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePath
+
+import onnx
+import onnx_ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from graphnorm.errors import ModelFileError
+from graphnorm.frontends.onnx_slots import external_tensors
+
+PATH_KEY = "graphnorm.path"  # in `model.graph.meta`, which clones keep and no file stores
+
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_EXPORT = "export the network with torch.onnx.export(module, (example,), path, dynamo=True)"
+
+
+def load_model(path: str | os.PathLike[str]) -> onnx_ir.Model:
+    """Read a model file; external data stays on disk (memory-mapped), checked to be there and whole.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, no ONNX model, or reaches outside its folder.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise ModelFileError(f"{file}: is a folder; name the .onnx file in it")
+    try:
+        proto = onnx.load_model(str(file), format="protobuf", load_external_data=False)
+    except FileNotFoundError:
+        raise ModelFileError(f"{file}: no such file; check the path") from None
+    except OSError as error:
+        raise ModelFileError(f"{file}: cannot be read: {error.strerror}") from error
+    except DecodeError as error:
+        raise ModelFileError(f"{file}: {_why_not_onnx(file)}") from error
+    if not proto.HasField("graph") or not proto.ir_version:
+        raise ModelFileError(f"{file}: {_why_not_onnx(file)}")
+    model = to_model(proto, str(file))
+    model.graph.meta[PATH_KEY] = str(file.absolute())
+    for _, tensor in external_tensors(model):
+        tensor.base_dir = str(file.absolute().parent)
+    check_external_data(model, str(file))
+    return model
+
+
+def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
+    """Deserialize, and refuse what `onnx_ir` would drop without a word."""
+    if proto.graph.sparse_initializer:
+        name = proto.graph.sparse_initializer[0].values.name
+        raise ModelFileError(
+            f"{source}: sparse initializer {name!r} is not supported; store it as a dense tensor"
+        )
+    try:
+        return onnx_ir.from_proto(proto)
+    except onnx_ir.serde.SerdeError as error:
+        raise ModelFileError(f"{source}: not a valid ONNX graph: {_root(error)}") from error
+
+
+def model_path(model: onnx_ir.Model) -> Path | None:
+    """The file that `load_model` read this model (or the model it was cloned from) from."""
+    path = model.graph.meta.get(PATH_KEY)
+    return None if path is None else Path(str(path))
+
+
+def check_external_data(model: onnx_ir.Model, source: str) -> None:
+    """Check that external tensors lie inside the model's folder and inside their file.
+
+    Raises:
+        ModelFileError: the first that doesn't, with tensor and data file.
+    """
+    for name, tensor in external_tensors(model):
+        where = f"{source}: external data of tensor {name!r} ({tensor.location})"
+        location = PurePath(tensor.location)
+        folder = Path(tensor.base_dir or ".").resolve()
+        file = (folder / location).resolve()
+        if location.is_absolute() or ".." in location.parts or not file.is_relative_to(folder):
+            raise ModelFileError(f"{where} leaves the model's folder; put the data file next to the model")
+        if not file.is_file():
+            raise ModelFileError(f"{where} is missing; copy the data file next to the model")
+        offset, length = tensor.offset or 0, tensor.length or tensor.nbytes
+        if length != tensor.nbytes:
+            raise ModelFileError(f"{where} holds {length} bytes, its shape and type need {tensor.nbytes}")
+        if offset < 0 or offset + length > file.stat().st_size:
+            raise ModelFileError(
+                f"{where} ends at byte {offset + length}, the file has {file.stat().st_size}; "
+                "is the data file truncated?"
+            )
+
+
+def _why_not_onnx(file: Path) -> str:
+    with file.open("rb") as stream:
+        head = stream.read(4)
+    if not head:
+        return "is empty; export or copy the model again"
+    if head.startswith(_PICKLES):
+        return f"is a pickle or zip archive (a PyTorch checkpoint?), not an ONNX model; {_EXPORT}"
+    return "is not an ONNX model, or is truncated; copy it again, or export it again"
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,86 @@
+"""ONNX nodes as `graphnorm.ir.Node`: names, attributes, and where a node comes from."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+import onnx_ir
+
+from graphnorm.frontends.onnx_steps import Step
+from graphnorm.ir import Node
+
+_GRAPHS = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
+
+
+class Namer:
+    """Hands out each name once."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def unique(self, *candidates: str) -> str:
+        """The first candidate that is free, else the last one with a number."""
+        offered = [name for name in candidates if name]
+        for name in offered:
+            if name not in self._used:
+                self._used.add(name)
+                return name
+        number = 2
+        while f"{offered[-1]}_{number}" in self._used:
+            number += 1
+        return self.unique(f"{offered[-1]}_{number}")
+
+
+def to_node(step: Step, namer: Namer, source: str) -> Node:
+    """One operator; values that its subgraphs capture follow its own operands."""
+    node = step.node
+    first_output = next((name for name in step.results if name), node.op_type)
+    name = namer.unique(node.name or "", first_output)
+    return Node(
+        name=name,
+        op=node.op_type if not node.domain else f"{node.domain}::{node.op_type}",
+        inputs=step.operands + step.captured,
+        outputs=step.results,
+        attributes=_attributes(node),
+        scope=_module_path(node.metadata_props) or node.name or "",
+        source=_source(node.metadata_props, name, source),
+    )
+
+
+def _attributes(node: onnx_ir.Node) -> dict[str, Any]:
+    """Plain Python values; subgraphs stay behind, a control-flow node is opaque."""
+    found: dict[str, Any] = {}
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref() or attribute.type in _GRAPHS:
+            continue
+        value = attribute.value
+        if isinstance(value, onnx_ir.TensorProtocol):
+            value = value.numpy()
+        found[name] = tuple(value) if isinstance(value, list | tuple) else value
+    return found
+
+
+def _module_path(metadata: Mapping[str, str]) -> str:
+    """The torch module that a node was exported from, as torch.onnx records it."""
+    scopes = metadata.get("pkg.torch.onnx.name_scopes", "")
+    if scopes:
+        try:
+            names = ast.literal_eval(scopes)
+        except (SyntaxError, ValueError):
+            names = []
+        if isinstance(names, list) and len(names) > 1:
+            return str(names[-2])
+    # "path: class/path.child: class/op: aten op"
+    parts = metadata.get("namespace", "").split("/")
+    return parts[-2].split(":")[0].strip() if len(parts) > 1 else ""
+
+
+def _source(metadata: Mapping[str, str], name: str, source: str) -> str:
+    frames = [
+        line.strip()
+        for line in metadata.get("pkg.torch.onnx.stack_trace", "").splitlines()
+        if line.strip().startswith("File ")
+    ]
+    return f"{source}: node {name}" + (f" ({frames[-1]})" if frames else "")

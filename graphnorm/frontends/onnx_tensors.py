@@ -1,0 +1,85 @@
+"""Weights and constants of an ONNX graph: its initializers and `Constant` nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_ir
+
+from graphnorm.errors import InputError, ModelFileError
+from graphnorm.frontends.onnx_evaluate import tensor_type
+from graphnorm.frontends.onnx_steps import constant_array
+from graphnorm.ir import FLOAT_TYPES, Array
+
+
+@dataclass(slots=True)
+class Tensors:
+    """The arrays that a graph starts with."""
+
+    weights: dict[str, Array] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    types: dict[str, onnx.TypeProto] = field(default_factory=dict)
+
+    @property
+    def known(self) -> dict[str, Array]:
+        return self.weights | self.constants
+
+    def add(self, name: str, array: Array, *, is_weight: bool) -> None:
+        (self.weights if is_weight else self.constants)[name] = array
+        self.types[name] = tensor_type(array)
+
+
+def collect_tensors(graph: onnx_ir.Graph, own_names: set[str], source: str) -> Tensors:
+    """Sort a graph's tensors into weights (float tensors) and constants.
+
+    Constants are: integers, literals (rank 0, or a single entry in a `Constant` node), masks (weights
+    with infinite entries), and what came out of an inlined function (not in `own_names`), which one
+    change would alter at every call.
+
+    Raises:
+        InputError: a weight has NaN entries.
+        ModelFileError: a tensor cannot be read.
+    """
+    found = Tensors()
+    for name, value in graph.initializers.items():
+        if value.const_value is None:
+            raise ModelFileError(f"{source}: initializer {name!r} has no data")
+        array = _array(value.const_value, name, source)
+        found.add(name, array, is_weight=array.ndim > 0 and _is_weight(name, array, source))
+    for node in graph:
+        if node.domain or node.op_type != "Constant":
+            continue
+        name = node.outputs[0].name or ""
+        try:
+            constant = constant_array(node)
+        except _READ_ERRORS as error:
+            raise ModelFileError(f"{source}: tensor {name!r} cannot be read: {error}") from error
+        if constant is None:
+            raise ModelFileError(f"{source}: Constant node {node.name or name!r} holds no dense value")
+        is_own = name in own_names and constant.ndim > 0 and constant.size > 1
+        found.add(name, constant, is_weight=is_own and _is_weight(name, constant, source))
+    return found
+
+
+_READ_ERRORS = (OSError, TypeError, ValueError)
+
+
+def _array(tensor: onnx_ir.TensorProtocol, name: str, source: str) -> Array:
+    try:
+        array: Array = tensor.numpy()
+    except _READ_ERRORS as error:
+        raise ModelFileError(f"{source}: tensor {name!r} cannot be read: {error}") from error
+    return array
+
+
+def _is_weight(name: str, array: Array, source: str) -> bool:
+    if array.dtype.name not in FLOAT_TYPES:
+        return False
+    if np.isfinite(array).all():
+        return True
+    bad = int(np.isnan(array).sum())
+    if bad:
+        raise InputError(f"{source}: weight {name!r} has {bad} NaN of {array.size} entries; repair the model")
+    return False

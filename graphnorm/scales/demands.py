@@ -1,0 +1,206 @@
+"""Demands: the scale that a consumer needs of a weight, carried back through the expression to the weight.
+
+A weight may reach its operator through transposes, reshapes, slices of a fused projection, casts,
+concatenations or sums.  The consumer demands a log-scale ``sum_t c_t * x[labels_t]`` of its operand;
+each operator of the expression says what that means for its own operands.  What cannot be carried back
+is pinned: the demanded scale must vanish, and every weight below keeps its value.
+
+Two demands on the same entries of one weight must agree (`reconcile`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from graphnorm.ir import Array, Graph, Node
+from graphnorm.scales.constraints import Constraints, Rows, Term
+from graphnorm.scales.labels import FREE, PINNED, Labels, align
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A data movement on the way from a weight to its consumer; equal keys move alike."""
+
+    key: str
+    apply: Callable[[Array], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The log-scale that a consumer needs of (a region of) a weight.
+
+    Attributes:
+        weight: name of the weight.
+        path: movements from the weight to the region that `terms` describe.
+        terms: the demanded log-scale, label arrays broadcastable to the region's shape.
+        role: ``weight`` (multiplicative, counted by the objective), ``bias`` (follows) or ``fixed``.
+        node: index of the consuming node.
+    """
+
+    weight: str
+    path: tuple[Step, ...]
+    terms: tuple[Term, ...]
+    role: str
+    node: int
+
+    def region(self, array: Array) -> Array:
+        """The part of `array` (of the weight's shape) that the demand describes."""
+        for step in self.path:
+            array = step.apply(array)
+        return array
+
+
+def demand(
+    ctx: Propagation, name: str, terms: Sequence[Term], role: str, path: tuple[Step, ...] = ()
+) -> None:
+    """Require the log-scale `terms` of the region `path` of value `name`."""
+    terms = tuple((c, np.where(labels == FREE, PINNED, labels)) for c, labels in terms)
+    if name in ctx.graph.weights:
+        ctx.demands.append(Demand(name, path, terms, role, ctx.node))
+    elif ctx.is_constant(name):
+        if not path:
+            terms = (*terms, (1.0, ctx.labels(name)))  # a zero entry carries FREE and asks nothing
+        ctx.equation(terms, "constant cannot be rescaled")
+    else:
+        producer = ctx.producers[name]
+        handler = HANDLERS.get(producer.op)
+        if handler is None or not handler(ctx, producer, name, terms, role, path):
+            ctx.equation(terms, f"weight expression through {producer.op}")
+            fix(ctx, name)
+
+
+def fix(ctx: Propagation, name: str) -> None:
+    """Keep every weight that `name` depends on."""
+    pending, seen = [name], {name}
+    while pending:
+        current = pending.pop()
+        if current in ctx.graph.weights:
+            ctx.demands.append(Demand(current, (), (), "fixed", ctx.node))
+        elif ctx.is_weight(current):
+            operands = {operand for operand in ctx.producers[current].inputs if operand} - seen
+            seen |= operands
+            pending.extend(operands)
+
+
+Handler = Callable[["Propagation", Node, str, tuple[Term, ...], str, tuple[Step, ...]], bool]
+HANDLERS: dict[str, Handler] = {}
+"""Operator -> how a demand on its result becomes demands on its operands; False if it cannot."""
+
+
+def handler(*operators: str) -> Callable[[Handler], Handler]:
+    """Register a backward rule for weight expressions."""
+
+    def register(function: Handler) -> Handler:
+        HANDLERS.update(dict.fromkeys(operators, function))
+        return function
+
+    return register
+
+
+def fit(ctx: Propagation, terms: Sequence[Term], shape: Sequence[int]) -> tuple[Term, ...]:
+    """Terms of a broadcast result as terms of an operand of `shape`: constant along broadcast axes."""
+    rank = max([len(shape), *(labels.ndim for _, labels in terms)])
+    padded = (1,) * (rank - len(shape)) + tuple(shape)
+    aligned = [(c, align(labels, rank)) for c, labels in terms]
+    for axis in range(rank):
+        if padded[axis] != 1 or all(labels.shape[axis] == 1 for _, labels in aligned):
+            continue
+        first = [(c, labels.take([0], axis=axis)) for c, labels in aligned]
+        ctx.equation([*aligned, *((-c, labels) for c, labels in first)], "broadcast weight")
+        aligned = first
+    lead = rank - len(shape)
+    return tuple((c, labels.reshape(labels.shape[lead:])) for c, labels in aligned)
+
+
+def reconcile(graph: Graph, demands: Sequence[Demand], constraints: Constraints) -> tuple[Demand, ...]:
+    """Make demands on the same entries agree; returns one demand per distinct region.
+
+    Demands with equal paths are compared term by term; overlapping regions with different paths
+    entry by entry.
+    """
+    kept: list[Demand] = []
+    by_weight: dict[str, list[Demand]] = {}
+    for item in demands:
+        by_weight.setdefault(item.weight, []).append(item)
+    for weight, items in by_weight.items():
+        distinct: dict[tuple[str, ...], Demand] = {}
+        for item in items:
+            key = tuple(step.key for step in item.path)
+            first = distinct.setdefault(key, item)
+            if first is not item:
+                _equate(first, item, constraints)
+                if first.role != "weight" and item.role == "weight":
+                    distinct[key] = item
+        regions = list(distinct.values())
+        if len(regions) > 1 or any(step.key.startswith("Gather") for step in regions[0].path):
+            _reconcile_overlaps(graph.weights[weight].shape, regions, constraints)
+        kept += regions
+    return tuple(kept)
+
+
+def _equate(first: Demand, second: Demand, constraints: Constraints) -> None:
+    rank = max([1, *(labels.ndim for _, labels in first.terms + second.terms)])
+    terms = [(c, align(labels, rank)) for c, labels in first.terms]
+    terms += [(-c, align(labels, rank)) for c, labels in second.terms]
+    constraints.equation(terms, second.node, f"{first.weight} is used more than once")
+
+
+def _reconcile_overlaps(
+    shape: tuple[int, ...], regions: Sequence[Demand], constraints: Constraints
+) -> None:
+    size = int(np.prod(shape, dtype=np.int64))
+    index = np.arange(size).reshape(shape)
+    owner = np.full(size, -1, dtype=np.int64)  # which demand saw an entry first, and where
+    where = np.zeros(size, dtype=np.int64)
+    tables: list[npt.NDArray[np.int64]] = []
+    for number, item in enumerate(regions):
+        region = item.region(index)
+        entries = region.ravel()
+        tables.append(_table(item.terms, region.shape))
+        unique, first = np.unique(entries, return_index=True)
+        fresh = owner[unique] < 0
+        owner[unique[fresh]] = number
+        where[unique[fresh]] = first[fresh]
+        for other in range(number + 1):
+            clash = np.flatnonzero(owner[entries] == other)
+            clash = clash[(where[entries[clash]] != clash) | (other != number)]
+            if len(clash):
+                _equate_entries(regions[other], item, tables, other, number, where[entries[clash]], clash, constraints)
+
+
+def _table(terms: Sequence[Term], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    columns = [np.broadcast_to(align(labels, len(shape)), shape).ravel() for _, labels in terms]
+    return np.stack(columns, axis=1) if columns else np.zeros((int(np.prod(shape)), 0), dtype=np.int64)
+
+
+def _equate_entries(
+    first: Demand,
+    second: Demand,
+    tables: Sequence[npt.NDArray[np.int64]],
+    one: int,
+    two: int,
+    at_first: npt.NDArray[np.int64],
+    at_second: npt.NDArray[np.int64],
+    constraints: Constraints,
+) -> None:
+    coefficients = tuple(c for c, _ in first.terms) + tuple(-c for c, _ in second.terms)
+    if coefficients:
+        rows = np.concatenate([tables[one][at_first], tables[two][at_second]], axis=1)
+        reason = f"{first.weight} is used more than once"
+        constraints.rows.append(Rows(coefficients, np.unique(rows, axis=0), second.node, reason))
+
+
+def labels_like(labels: Labels, axes: Sequence[int], rank: int) -> Labels:
+    """Place the axes of a label array at positions `axes` of an array of `rank` axes."""
+    shape = [1] * rank
+    for source, target in enumerate(axes):
+        shape[target] = labels.shape[source]
+    return labels.reshape(shape)

@@ -1,0 +1,136 @@
+"""Label arrays: which scale variable each entry of a tensor carries, and how data movement acts on them.
+
+The log-scale of a tensor's entry is the variable named by its label.  A label array has the tensor's
+rank and is broadcastable to its shape: an axis of size 1 means that the scale does not vary there.
+Data movement acts on labels as on values, so each operator here is the NumPy operation itself, minus
+the axes along which nothing varies.
+
+Label `PINNED` (0) is the constant 0: the entry keeps its value.  Label `FREE` (-1) marks an entry
+that is known to be 0 or infinite: every scale suits it, so it constrains nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Labels = npt.NDArray[np.int64]
+Shape = tuple[int, ...]
+
+PINNED = 0
+FREE = -1
+
+
+def pinned(rank: int) -> Labels:
+    """The label array of a tensor that keeps its value."""
+    return np.zeros((1,) * rank, dtype=np.int64)
+
+
+def varying_axes(labels: Labels) -> frozenset[int]:
+    """The axes along which the scale may vary."""
+    return frozenset(axis for axis, size in enumerate(labels.shape) if size > 1)
+
+
+def align(labels: Labels, rank: int) -> Labels:
+    """Prepend size-1 axes up to `rank`, as NumPy broadcasting does."""
+    return labels.reshape((1,) * (rank - labels.ndim) + labels.shape)
+
+
+def overlay(first: Labels, second: Labels) -> Labels:
+    """The labels of a sum of two tied tensors: the first's, where it isn't `FREE`."""
+    return np.where(first == FREE, second, first) if (first == FREE).any() else first
+
+
+def reshape_blocks(old: Shape, new: Shape) -> list[tuple[range, range]]:
+    """Split a reshape into independent blocks of axes: consecutive axes with equal products.
+
+    >>> reshape_blocks((2, 3, 4), (6, 2, 2))
+    [(range(0, 2), range(0, 1)), (range(2, 3), range(1, 3))]
+    """
+    blocks: list[tuple[range, range]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        start_i, start_j, left, right = i, j, 1, 1
+        if i < len(old):
+            left, i = old[i], i + 1
+        if j < len(new):
+            right, j = new[j], j + 1
+        while left != right:
+            if left < right:
+                left, i = left * old[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        blocks.append((range(start_i, i), range(start_j, j)))
+    return blocks
+
+
+def reshape(labels: Labels, old: Shape, new: Shape) -> Labels:
+    """Labels of a tensor of shape `old` that is reshaped to `new`.
+
+    Axes that are merged with a labelled axis are expanded; blocks of axes without labels stay size 1.
+    """
+    if 0 in old:
+        return pinned(len(new))
+    full: list[int] = []
+    small: list[int] = []
+    for before, after in reshape_blocks(old, new):
+        varies = any(labels.shape[axis] > 1 for axis in before)
+        full += [old[axis] if varies else 1 for axis in before]
+        small += [new[axis] if varies else 1 for axis in after]
+    return np.broadcast_to(labels, full).reshape(small)
+
+
+def squeeze_constant_axes(labels: Labels) -> Labels:
+    """Shrink to size 1 each axis along which all labels are in fact the same."""
+    for axis, size in enumerate(labels.shape):
+        if size > 1:
+            first = labels.take([0], axis=axis)
+            if np.array_equal(np.broadcast_to(first, labels.shape), labels):
+                labels = first
+    return labels
+
+
+def concat(parts: Sequence[Labels], sizes: Sequence[int], axis: int) -> Labels:
+    """Labels of a concatenation along `axis`; `sizes` are the operands' sizes on it."""
+    shapes = [part.shape[:axis] + (1,) + part.shape[axis + 1 :] for part in parts]
+    common = np.broadcast_shapes(*shapes)
+    expanded = [
+        np.broadcast_to(part, common[:axis] + (size,) + common[axis + 1 :])
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+    return squeeze_constant_axes(np.concatenate(expanded, axis=axis)) if expanded else pinned(0)
+
+
+def take(labels: Labels, index: npt.NDArray[np.int64], axis: int) -> Labels:
+    """Labels after indexing `axis` with an integer array of any rank (ONNX Gather)."""
+    if labels.shape[axis] > 1:
+        return np.take(labels, index, axis=axis)
+    shape = labels.shape[:axis] + (1,) * index.ndim + labels.shape[axis + 1 :]
+    return labels.reshape(shape)
+
+
+def slices(labels: Labels, region: Sequence[slice]) -> Labels:
+    """Labels after basic slicing."""
+    return labels[
+        tuple(part if size > 1 else slice(None) for part, size in zip(region, labels.shape, strict=True))
+    ]
+
+
+def pad(labels: Labels, before: Sequence[int], after: Sequence[int], fill: int) -> Labels:
+    """Labels after padding with `fill`; an axis without labels that is padded with zeros stays so."""
+    widths = [
+        (b, a) if size > 1 else (0, 0) for size, b, a in zip(labels.shape, before, after, strict=True)
+    ]
+    if all(b >= 0 and a >= 0 for b, a in widths):
+        return np.pad(labels, widths, constant_values=fill)
+    crop = [slice(max(-b, 0), size - max(-a, 0)) for size, (b, a) in zip(labels.shape, widths, strict=True)]
+    grow = [(max(b, 0), max(a, 0)) for b, a in widths]
+    return np.pad(labels[tuple(crop)], grow, constant_values=fill)
+
+
+def size(shape: Shape) -> int:
+    """Number of entries."""
+    return math.prod(shape)

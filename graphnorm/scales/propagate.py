@@ -1,0 +1,224 @@
+"""Forward propagation of scales: one walk over the graph that applies each operator's rule.
+
+Every value is one of three kinds: *data* (depends on the network's inputs; it carries labels), a
+*weight expression* (depends on weights only; its consumer demands a scale, see `demands`), or a
+*constant* (carries no freedom).  Sound by default: an operator without a rule pins all that it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from graphnorm.ir import Array, Graph, Node, Value
+from graphnorm.scales.constraints import Constraints, Term
+from graphnorm.scales.demands import Demand, demand
+from graphnorm.scales.labels import FREE, PINNED, Labels, align, pinned
+from graphnorm.scales.registry import Registry
+
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+_DENSE_LIMIT = 1 << 22  # entries of a weight that is added to the network as if it were an activation
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """What a walk found: constraints, the demand on each weight, and each data value's labels."""
+
+    constraints: Constraints
+    demands: tuple[Demand, ...]
+    labels: dict[str, Labels]
+    unknown: dict[str, list[str]]
+
+
+class Propagation:
+    """The state of one walk, and the vocabulary in which rules are written."""
+
+    def __init__(self, graph: Graph, registry: Registry) -> None:
+        self.graph = graph
+        self.registry = registry
+        self.constraints = Constraints()
+        self.demands: list[Demand] = []
+        self.producers = graph.producers()
+        self.node = -1
+        self.reason = ""
+        self.unknown: dict[str, list[str]] = {}
+        self._labels: dict[str, Labels] = {}
+        self._weights = set(graph.weights)
+        self._constants = set(graph.constants)
+
+    def run(self) -> Scales:
+        """Walk the graph; network inputs and outputs are pinned."""
+        for name in self.graph.inputs:
+            self._labels[name] = pinned(self._rank_or_zero(name))
+        for index, node in enumerate(self.graph.nodes):
+            self.node = index
+            self._visit(node)
+        self.node = len(self.graph.nodes)
+        self.reason = "network output"
+        for name in self.graph.outputs:
+            if name in self._labels or self.is_weight(name):
+                self.pin_value(name)
+        return Scales(self.constraints, tuple(self.demands), self._labels, self.unknown)
+
+    def _visit(self, node: Node) -> None:
+        operands = [name for name in node.inputs if name]
+        data = [name for name in operands if name in self._labels]
+        weights = [name for name in operands if name in self._weights]
+        control = node.op in CONTROL_FLOW
+        if operands and not data and not control:
+            target = self._weights if weights else self._constants
+            target.update(out for out in node.outputs if out)
+            return
+        if not weights and all((self._labels[name] == PINNED).all() for name in data):
+            self.set_pinned(node)  # a function of pinned values is pinned
+            return
+        rule = self.registry.get(node.op)
+        if rule is None:
+            self.unknown.setdefault(node.op, []).append(node.label)
+            self.pin_node(node, "unknown operator")
+        elif any(self.value(name).shape is None for name in (*operands, *node.outputs) if name):
+            self.pin_node(node, "shape not known without running the network")
+        else:
+            self.reason = rule.reason
+            rule.apply(self, node)
+            self._settle(node)
+
+    def _settle(self, node: Node) -> None:
+        """Check every output got labels; forbid labels along axes whose size may change."""
+        for name in node.outputs:
+            if not name:
+                continue
+            value = self.value(name)
+            if name not in self._labels or not value.is_float:
+                self._labels[name] = pinned(self._rank_or_zero(name))
+                continue
+            dynamic = [axis for axis in value.dynamic if self._labels[name].shape[axis] > 1]
+            if dynamic:
+                self._labels[name] = self.uniform(self._labels[name], dynamic, "axis of variable size")
+
+    # What rules may ask.
+
+    def value(self, name: str) -> Value:
+        return self.graph.values[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        shape = self.value(name).shape
+        assert shape is not None  # _visit pins nodes with unknown shapes
+        return shape
+
+    def rank(self, name: str) -> int:
+        return len(self.shape(name))
+
+    def is_data(self, name: str) -> bool:
+        return name in self._labels
+
+    def is_weight(self, name: str) -> bool:
+        return name in self._weights
+
+    def is_constant(self, name: str) -> bool:
+        return name in self._constants
+
+    def constant(self, name: str) -> Array | None:
+        """The data of a constant, where it is known."""
+        return self.graph.constants.get(name)
+
+    def operand(self, node: Node, index: int) -> str:
+        """The name of operand `index`, or "" where it is absent."""
+        return node.inputs[index] if index < len(node.inputs) else ""
+
+    def static(self, node: Node, attribute: str, index: int | None = None) -> Array | None:
+        """An argument that some opsets give as an attribute and others as a constant operand."""
+        if attribute in node.attributes:
+            return np.asarray(node.attributes[attribute])
+        name = self.operand(node, index) if index is not None else ""
+        return self.constant(name) if name else None
+
+    def is_dynamic_argument(self, node: Node, index: int) -> bool:
+        """Whether operand `index` is present but not known."""
+        name = self.operand(node, index)
+        return bool(name) and self.constant(name) is None
+
+    def labels(self, name: str) -> Labels:
+        """Labels of an operand of any kind; a weight gets labels of its own, one per entry."""
+        if name in self._labels:
+            return self._labels[name]
+        if self.is_weight(name):
+            shape = self.shape(name)
+            if np.prod(shape, dtype=np.int64) > _DENSE_LIMIT or not self.value(name).is_float:
+                self.pin_value(name)
+                return pinned(len(shape))
+            own = self.fresh(shape, f"entries of {name}")
+            self.demand(name, [(1.0, own)], "bias")
+            return own
+        return self._constant_labels(name)
+
+    def _constant_labels(self, name: str) -> Labels:
+        data = self.constant(name)
+        rank = self._rank_or_zero(name)
+        if data is None or self.value(name).dynamic or not self.value(name).is_float:
+            return pinned(rank)
+        small = data[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in data.strides)]
+        free = _unscalable(small)
+        if not free.any():
+            return pinned(rank)
+        return np.where(free, FREE, PINNED).astype(np.int64)
+
+    # What rules may state.
+
+    def fresh(self, shape: Sequence[int], what: str) -> Labels:
+        return self.constraints.fresh(shape, self.node, what)
+
+    def equation(self, terms: Sequence[Term], reason: str = "") -> None:
+        self.constraints.equation(terms, self.node, reason or self.reason)
+
+    def tie(self, first: Labels, second: Labels, reason: str = "") -> None:
+        rank = max(first.ndim, second.ndim)
+        self.constraints.tie(align(first, rank), align(second, rank), self.node, reason or self.reason)
+
+    def uniform(self, labels: Labels, axes: Sequence[int], reason: str = "") -> Labels:
+        return self.constraints.uniform(labels, axes, self.node, reason or self.reason)
+
+    def demand(self, name: str, terms: Sequence[Term], role: str) -> None:
+        """Require that weight (expression) `name` has the log-scale `terms`; see `demands.demand`."""
+        demand(self, name, terms, role)
+
+    def set(self, name: str, labels: Labels) -> None:
+        """Give a result its labels."""
+        if name:
+            self._labels[name] = align(labels, self.rank(name))
+
+    def pin_value(self, name: str, reason: str = "") -> None:
+        """Keep the value of an operand of any kind as it is."""
+        if self.is_data(name):
+            self.constraints.pin(self._labels[name], self.node, reason or self.reason)
+        elif self.is_weight(name):
+            self.demand(name, [], "fixed")
+
+    def set_pinned(self, node: Node) -> None:
+        for name in node.outputs:
+            if name:
+                self._labels[name] = pinned(self._rank_or_zero(name))
+
+    def pin_node(self, node: Node, reason: str = "") -> None:
+        """Pin all operands and results of a node."""
+        for name in dict.fromkeys(node.inputs):
+            if name:
+                self.pin_value(name, reason)
+        self.set_pinned(node)
+
+    def _rank_or_zero(self, name: str) -> int:
+        shape = self.value(name).shape
+        return 0 if shape is None else len(shape)
+
+
+def _unscalable(data: Array) -> npt.NDArray[np.bool_]:
+    """Entries that a positive factor leaves as they are: 0 and infinities."""
+    return (data == 0) | np.isinf(data.astype(np.float64))
+
+
+def propagate(graph: Graph, registry: Registry) -> Scales:
+    """Find the scale constraints of `graph` under the rules of `registry`."""
+    return Propagation(graph, registry).run()

@@ -1,0 +1,200 @@
+"""Elementwise operators: homogeneous of some degree, sums, products, and everything that saturates.
+
+Let s be the log-scale of the operand.  f(e^s x) = e^(k s) f(x) for homogeneous f of degree k; sums, maxima
+and choices need equal scales; products add them; a saturating function needs s = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphnorm.ir import Node
+from graphnorm.scales.demands import fit
+from graphnorm.scales.labels import FREE, PINNED, Labels, align, overlay, pinned
+from graphnorm.scales.registry import Apply, Rule
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+
+def degree(k: Fraction) -> Apply:
+    """Homogeneous of degree k in operand 0: the scale comes out k times."""
+
+    def apply(ctx: Propagation, node: Node) -> None:
+        ctx.set(node.outputs[0], scaled(ctx, ctx.labels(node.inputs[0]), k))
+
+    return apply
+
+
+def scaled(ctx: Propagation, labels: Labels, k: Fraction) -> Labels:
+    """Labels of k times a log-scale."""
+    if k == 1:
+        return labels
+    if k == 0 or (labels == PINNED).all():
+        return pinned(labels.ndim)
+    out = ctx.fresh(labels.shape, f"degree {k}")
+    ctx.equation([(float(k), labels), (-1.0, out)])
+    return np.where(labels == FREE, FREE, out)
+
+
+def fixed(ctx: Propagation, node: Node) -> None:
+    """Pinned in, unchanged out."""
+    ctx.pin_node(node)
+
+
+def cast(ctx: Propagation, node: Node) -> None:
+    """Between float types the scale passes; to integers the value must stay."""
+    if ctx.value(node.outputs[0]).is_float:
+        ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
+    else:
+        ctx.pin_node(node)
+
+
+def tied(ctx: Propagation, names: Sequence[str]) -> Labels:
+    """Labels common to all operands of a sum, maximum or choice; weights follow as biases."""
+    parts = [ctx.labels(name) for name in names if not ctx.is_weight(name)]
+    rank = max(ctx.rank(name) for name in names)
+    common = align(parts[0], rank)
+    for part in parts[1:]:
+        other = align(part, rank)
+        ctx.tie(common, other)
+        common = overlay(common, other)
+    for name in names:
+        if ctx.is_weight(name):
+            common = _cover(common, ctx, name, rank)
+            ctx.demand(name, fit(ctx, [(1.0, common)], ctx.shape(name)), "bias")
+    return common
+
+
+def _cover(common: Labels, ctx: Propagation, name: str, rank: int) -> Labels:
+    """A sum with a known zero takes the weight's scale: give those entries labels of their own."""
+    if not (common == FREE).any():
+        return common
+    shape = np.broadcast_shapes(common.shape, (1,) * (rank - ctx.rank(name)) + ctx.shape(name))
+    return np.where(common == FREE, ctx.fresh(shape, f"entries of {name}"), common)
+
+
+def sum_like(ctx: Propagation, node: Node) -> None:
+    ctx.set(node.outputs[0], tied(ctx, [name for name in node.inputs if name]))
+
+
+def compare(ctx: Propagation, node: Node) -> None:
+    """a < b doesn't change when both are scaled alike; 0 may stand on either side."""
+    tied(ctx, [name for name in node.inputs if name])
+    ctx.set_pinned(node)
+
+
+def sign(ctx: Propagation, node: Node) -> None:
+    ctx.set_pinned(node)
+
+
+def where(ctx: Propagation, node: Node) -> None:
+    if not ctx.is_constant(node.inputs[0]):
+        ctx.pin_value(node.inputs[0])
+    ctx.set(node.outputs[0], align(tied(ctx, node.inputs[1:]), ctx.rank(node.outputs[0])))
+
+
+def multiply(ctx: Propagation, node: Node) -> None:
+    ctx.set(node.outputs[0], _product(ctx, node, 1.0))
+
+
+def divide(ctx: Propagation, node: Node) -> None:
+    ctx.set(node.outputs[0], _product(ctx, node, -1.0))
+
+
+def _product(ctx: Propagation, node: Node, second_sign: float) -> Labels:
+    (first, second), rank = node.inputs, ctx.rank(node.outputs[0])
+    signs = {first: 1.0, second: second_sign}
+    if first == second:
+        return scaled(ctx, align(ctx.labels(first), rank), Fraction(1 + int(second_sign)))
+    weight = next((name for name in (first, second) if ctx.is_weight(name)), "")
+    if weight:
+        other = second if weight == first else first
+        return _times_weight(ctx, weight, signs[weight], align(ctx.labels(other), rank), signs[other])
+    a, b = (align(ctx.labels(name), rank) for name in (first, second))
+    if (b == PINNED).all():
+        return a
+    if (a == PINNED).all() and second_sign > 0:
+        return b
+    out = ctx.fresh(np.broadcast_shapes(a.shape, b.shape), "product")
+    ctx.equation([(1.0, a), (second_sign, b), (-1.0, out)])
+    return np.where((a == FREE) | (b == FREE), FREE, out)
+
+
+def _times_weight(ctx: Propagation, weight: str, sign_w: float, x: Labels, sign_x: float) -> Labels:
+    """out = sign_x x + sign_w w with out free, so the weight takes the difference."""
+    shape = (1,) * (x.ndim - ctx.rank(weight)) + ctx.shape(weight)
+    x = np.where(x == FREE, PINNED, x)
+    if all(n == 1 or m > 1 for n, m in zip(x.shape, shape, strict=True)):
+        out = ctx.fresh(shape, "gain output")
+        ctx.demand(weight, fit(ctx, [(sign_w, out), (-sign_w * sign_x, x)], ctx.shape(weight)), "weight")
+        return out
+    own = ctx.fresh(shape, f"gain {weight}")
+    out = ctx.fresh(np.broadcast_shapes(shape, x.shape), "gain output")
+    ctx.equation([(1.0, out), (-sign_x, x), (-sign_w, own)])
+    ctx.demand(weight, fit(ctx, [(1.0, own)], ctx.shape(weight)), "weight")
+    return out
+
+
+def power(ctx: Propagation, node: Node) -> None:
+    exponent = ctx.constant(node.inputs[1])
+    if exponent is None or exponent.size != 1 or not ctx.is_data(node.inputs[0]):
+        ctx.pin_node(node, "exponent not a known number")
+        return
+    k = Fraction(float(exponent.ravel()[0])).limit_denominator(1000)
+    ctx.set(node.outputs[0], align(scaled(ctx, ctx.labels(node.inputs[0]), k), ctx.rank(node.outputs[0])))
+
+
+def clip(ctx: Propagation, node: Node) -> None:
+    """Homogeneous while its bounds are 0 or infinite; any other bound pins the channels it cuts."""
+    bounds = [ctx.static(node, name, index) for name, index in (("min", 1), ("max", 2))]
+    unknown = any(ctx.is_dynamic_argument(node, index) for index in (1, 2))
+    loose = all(b is None or bool(((b == 0) | np.isinf(b) | (np.abs(b) > 3e38)).all()) for b in bounds)
+    if unknown or not loose:
+        ctx.pin_node(node, "clipped at a non-zero bound")
+    else:
+        ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
+
+
+def prelu(ctx: Propagation, node: Node) -> None:
+    """The slope has no scale of its own."""
+    ctx.pin_value(node.inputs[1], "slope of a piecewise linear unit")
+    ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
+
+
+_SATURATING = """Sigmoid Tanh Gelu Swish Mish Elu Selu Celu Softplus Softsign HardSigmoid HardSwish Erf
+Exp Log Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Floor Ceil Round Shrink Mod
+Softmax LogSoftmax Hardmax LRN MeanVarianceNormalization ThresholdedRelu""".split()
+_DISCRETE = """QuantizeLinear DequantizeLinear DynamicQuantizeLinear OneHot NonZero Unique
+NonMaxSuppression Multinomial Bernoulli""".split()
+
+_PASS = "elementwise, homogeneous"
+_SUM = "sums and choices"
+
+RULES = (
+    Rule(
+        ("Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Dropout", "Trilu"),
+        "x -> x", degree(Fraction(1)), _PASS, "passes the scale",
+    ),
+    Rule(("Sqrt",), "x -> x / 2", degree(Fraction(1, 2)), _PASS, "square root"),
+    Rule(("Reciprocal",), "x -> -x", degree(Fraction(-1)), _PASS, "reciprocal"),
+    Rule(("Pow",), "x, constant k -> k x", power, _PASS, "power"),
+    Rule(("Cast", "CastLike"), "x -> x between floats", cast, _PASS, "cast to another kind of number"),
+    Rule(("Clip",), "x -> x if bounds are 0 or infinite", clip, _PASS, "clipped at a non-zero bound"),
+    Rule(("PRelu",), "x, 0 -> x", prelu, _PASS, "slope"),
+    Rule(("Add", "Sub", "Sum", "Mean", "Max", "Min"), "x, x -> x", sum_like, _SUM, "added or compared"),
+    Rule(("Where",), "0, x, x -> x", where, _SUM, "chosen between branches"),
+    Rule(
+        ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
+        "x, x -> 0", compare, _SUM, "compared with each other",
+    ),
+    Rule(("Sign", "IsNaN", "IsInf"), "x -> 0", sign, _SUM, "only the sign is used"),
+    Rule(("Mul",), "x, y -> x + y", multiply, "products", "multiplied"),
+    Rule(("Div",), "x, y -> x - y", divide, "products", "divided"),
+    Rule(tuple(_SATURATING), "0 -> 0", fixed, "fixed", "not homogeneous"),
+    Rule(tuple(_DISCRETE), "0 -> 0", fixed, "fixed", "discrete"),
+)  # fmt: skip

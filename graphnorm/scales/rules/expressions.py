@@ -1,0 +1,131 @@
+"""Weight expressions: how a demand on an operator's result becomes demands on its operands.
+
+Registered in `demands.HANDLERS`.  `path` lists the movements already taken by the consumer on the way
+to this value; while it is empty the terms describe the whole value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphnorm.ir import Array, Node
+from graphnorm.scales import labels as lb
+from graphnorm.scales.constraints import Term
+from graphnorm.scales.demands import Step, demand, fit, handler
+from graphnorm.scales.rules.movement import MOVES, permutation
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+Terms = tuple[Term, ...]
+Path = tuple[Step, ...]
+
+
+@handler("Identity", "Cast", "CastLike", "Neg", "Abs", "Relu", "Dropout")
+def homogeneous(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    if name != node.outputs[0] or not ctx.value(name).is_float:
+        return False
+    demand(ctx, node.inputs[0], terms, role, path)
+    return True
+
+
+@handler("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def invertible(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    source = node.inputs[0]
+    if path:
+        demand(ctx, source, terms, role, (_step(ctx, node, 0), *path))
+        return True
+    old, new = ctx.shape(source), ctx.shape(name)
+    if node.op == "Transpose":
+        perm = permutation(node, len(old))
+        back = tuple(perm.index(axis) for axis in range(len(perm)))
+        pulled = [(c, lb.align(labels, len(new)).transpose(back)) for c, labels in terms]
+    else:
+        pulled = [
+            (c, lb.squeeze_constant_axes(lb.reshape(lb.align(labels, len(new)), new, old)))
+            for c, labels in terms
+        ]
+    demand(ctx, source, pulled, role)
+    return True
+
+
+@handler("Slice", "Split", "Gather")
+def region(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    if node.op == "Gather" and not ctx.is_weight(node.inputs[0]):
+        return False
+    if MOVES[node.op](ctx, node, lb.pinned(ctx.rank(node.inputs[0]))) is None:
+        return False
+    aligned = tuple((c, lb.align(labels, ctx.rank(name))) for c, labels in terms) if not path else terms
+    demand(ctx, node.inputs[0], aligned, role, (_step(ctx, node, node.outputs.index(name)), *path))
+    return True
+
+
+@handler("Expand")
+def expand(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    if path:
+        return False
+    demand(ctx, node.inputs[0], fit(ctx, terms, ctx.shape(node.inputs[0])), role)
+    return True
+
+
+@handler("Add", "Sub", "Sum")
+def total(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    shape = ctx.shape(name)
+    if path and any(ctx.shape(operand) != shape for operand in node.inputs):
+        return False
+    for operand in node.inputs:
+        demand(ctx, operand, terms if path else fit(ctx, terms, ctx.shape(operand)), role, path)
+    return True
+
+
+@handler("Mul", "Div")
+def by_constant(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    first, second = node.inputs
+    if node.op == "Mul" and ctx.is_constant(first):
+        first, second = second, first
+    if not ctx.is_constant(second) or ctx.shape(first) != ctx.shape(name):
+        return False
+    demand(ctx, first, terms, role, path)
+    return True
+
+
+@handler("Concat")
+def concat(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    if path:
+        return False
+    axis = int(node.attributes.get("axis", 0)) % ctx.rank(name)
+    start = 0
+    for operand in node.inputs:
+        stop = start + ctx.shape(operand)[axis]
+        cut = [slice(None)] * ctx.rank(name)
+        cut[axis] = slice(start, stop)
+        part = [(c, lb.slices(lb.align(labels, ctx.rank(name)), cut)) for c, labels in terms]
+        demand(ctx, operand, part, role)
+        start = stop
+    return True
+
+
+@handler("MatMul")
+def product(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    """A low-rank product B A (LoRA): B[o, r] scales by out[o] - k[r], A[r, i] by k[r] + in[i]."""
+    left, right = node.inputs
+    if path or ctx.rank(left) != 2 or ctx.rank(right) != 2:
+        return False
+    aligned = [(c, lb.align(labels, 2)) for c, labels in terms]
+    if any(lb.varying_axes(labels) == {0, 1} for _, labels in aligned):
+        return False
+    inner = ctx.fresh((1, ctx.shape(left)[1]), f"rank of {name}")
+    rows = [(c, labels) for c, labels in aligned if labels.shape[1] == 1]
+    columns = [(c, labels) for c, labels in aligned if labels.shape[1] > 1]
+    demand(ctx, left, [*rows, (-1.0, inner)], role)
+    demand(ctx, right, [*columns, (1.0, inner.reshape(-1, 1))], role)
+    return True
+
+
+def _step(ctx: Propagation, node: Node, output: int) -> Step:
+    def apply(array: Array) -> Array:
+        moved = MOVES[node.op](ctx, node, array)
+        assert moved is not None  # `region` tried it
+        return moved[output]
+
+    return Step(f"{node.op}:{node.name}:{output}", apply)

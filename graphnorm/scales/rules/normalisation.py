@@ -1,0 +1,124 @@
+"""Normalisation layers.
+
+Layer, RMS, Group and Instance norms with eps > 0 pin their input, while gain and bias take a free output
+scale.  Eval-mode BatchNorm is a per-channel affine map with fixed sigma: with input scale s and output
+scale u, gamma scales by u - s, the running mean by s, beta by u; the running variance stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphnorm.ir import Node
+from graphnorm.scales.demands import fit
+from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
+from graphnorm.scales.registry import Rule
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+
+def batch_norm(ctx: Propagation, node: Node) -> None:
+    data, gain, bias, mean, var = (node.inputs + ("",) * 5)[:5]
+    rank = ctx.rank(data)
+    training = bool(node.attributes.get("training_mode", 0))
+    affine = all(not name or ctx.is_weight(name) for name in (gain, bias))
+    if not ctx.is_data(data) or not affine or int(node.attributes.get("spatial", 1)) == 0:
+        ctx.pin_node(node, "BatchNorm of a form without a rule")
+        return
+    kernel = (1,) * max(rank - 2, 0)
+    incoming = _through_norm(ctx, data, [axis for axis in range(rank) if axis != 1])
+    if training:
+        ctx.pin_value(data, "BatchNorm in training mode")
+        incoming = pinned(rank)
+    channels = ctx.shape(data)[1]
+    s = np.broadcast_to(incoming.reshape(-1), (channels,))
+    u = ctx.fresh((channels,), "output channels") if gain else s
+    if gain:
+        ctx.demand(gain, [(1.0, u), (-1.0, s)], "weight")
+    if bias:
+        ctx.demand(bias, [(1.0, u)], "bias")
+    if training or not ctx.is_weight(mean):
+        ctx.pin_value(mean)
+        if not training and mean:
+            ctx.tie(s, ctx.labels(mean).reshape(-1), "running mean is a constant")
+    else:
+        ctx.demand(mean, [(1.0, s)], "bias")
+    ctx.pin_value(var)
+    ctx.set_pinned(node)
+    ctx.set(node.outputs[0], u.reshape(1, -1, *kernel))
+
+
+def _through_norm(ctx: Propagation, name: str, axes: Sequence[int]) -> Labels:
+    labels = ctx.labels(name)
+    return ctx.uniform(np.where(labels == FREE, PINNED, labels), axes, "normalised together")
+
+
+def layer_norm(ctx: Propagation, node: Node) -> None:
+    rank = ctx.rank(node.inputs[0])
+    axis = int(node.attributes.get("axis", -1)) % rank
+    _normalise(ctx, node, list(range(axis, rank)))
+
+
+def channel_norm(ctx: Propagation, node: Node) -> None:
+    """Group and Instance norms: gain and bias of one entry per channel (or per group, opset 18)."""
+    _normalise(ctx, node, list(range(1, ctx.rank(node.inputs[0]))), channelwise=True)
+
+
+def _normalise(ctx: Propagation, node: Node, axes: list[int], channelwise: bool = False) -> None:
+    data, gain, bias = (node.inputs + ("",) * 3)[:3]
+    if not ctx.is_data(data) or any(ctx.is_data(name) for name in (gain, bias)):
+        ctx.pin_node(node, "norm with a gain computed from the input")
+        return
+    if float(node.attributes.get("epsilon", 1e-5)) > 0:
+        ctx.pin_value(data, "normalised (epsilon > 0)")
+    else:
+        ctx.uniform(ctx.labels(data), axes, "normalised together")
+    rank = ctx.rank(data)
+    out = pinned(rank)
+    if ctx.is_weight(gain):
+        u = ctx.fresh(ctx.shape(gain), "norm output")
+        ctx.demand(gain, [(1.0, u)], "weight")
+        if channelwise:
+            u = np.repeat(u.reshape(-1), ctx.shape(data)[1] // u.size)
+            out = u.reshape(1, -1, *(1,) * (rank - 2))
+        else:
+            out = u.reshape((1,) * (rank - u.ndim) + u.shape)
+    if ctx.is_weight(bias):
+        terms = out.reshape(-1) if channelwise and out.size > 1 else out
+        if channelwise and terms.size != ctx.shape(bias)[0]:
+            terms = terms.reshape(ctx.shape(bias)[0], -1)[:, 0]
+        ctx.demand(bias, fit(ctx, [(1.0, terms)], ctx.shape(bias)), "bias")
+    elif bias:
+        ctx.tie(out.reshape(-1), ctx.labels(bias).reshape(-1), "constant bias")
+    ctx.set_pinned(node)
+    ctx.set(node.outputs[0], out)
+
+
+def lp_norm(ctx: Propagation, node: Node) -> None:
+    """x / |x|_p along an axis has no epsilon: a scale shared along the axis is lost."""
+    labels = ctx.labels(node.inputs[0])
+    ctx.uniform(labels, [int(node.attributes.get("axis", -1)) % labels.ndim])
+    ctx.set_pinned(node)
+
+
+_FAMILY = "normalisation"
+
+RULES = (
+    Rule(
+        ("BatchNormalization",),
+        "eval: s, u - s, u, s, 0 -> u; training: 0, u, u, 0, 0 -> u", batch_norm, _FAMILY, "BatchNorm",
+    ),
+    Rule(
+        ("LayerNormalization", "RMSNormalization"),
+        "0, u, u -> u", layer_norm, _FAMILY, "normalised",
+    ),
+    Rule(
+        ("GroupNormalization", "InstanceNormalization"),
+        "0, u, u -> u", channel_norm, _FAMILY, "normalised",
+    ),
+    Rule(("LpNormalization",), "x (equal along the axis) -> 0", lp_norm, _FAMILY, "normalised"),
+)  # fmt: skip

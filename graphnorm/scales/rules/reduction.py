@@ -1,0 +1,103 @@
+"""Pools, reductions, interpolation: what mixes entries needs one scale along the mixed axes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from graphnorm.ir import Node
+from graphnorm.scales.labels import Labels, pinned
+from graphnorm.scales.registry import Apply, Rule
+from graphnorm.scales.rules.elementwise import scaled
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+
+def pool(ctx: Propagation, node: Node) -> None:
+    """All axes after batch and channel are mixed (an adaptive pool says how many by `kernel_rank`)."""
+    labels = ctx.labels(node.inputs[0])
+    spatial = int(node.attributes.get("kernel_rank", labels.ndim - 2))
+    labels = ctx.uniform(labels, range(labels.ndim - spatial, labels.ndim))
+    for name in node.outputs:
+        if name:
+            ctx.set(name, labels if ctx.value(name).is_float else pinned(labels.ndim))
+
+
+def reduce(k: int) -> Apply:
+    """A homogeneous reduction of degree k."""
+
+    def apply(ctx: Propagation, node: Node) -> None:
+        labels = ctx.labels(node.inputs[0])
+        axes = _axes(ctx, node, labels)
+        if axes is None:
+            ctx.pin_node(node, "axes known only at run time")
+            return
+        labels = scaled(ctx, ctx.uniform(labels, axes), Fraction(k))
+        if not int(node.attributes.get("keepdims", 1)):
+            labels = labels.reshape([n for axis, n in enumerate(labels.shape) if axis not in axes])
+        ctx.set(node.outputs[0], labels)
+
+    return apply
+
+
+def _axes(ctx: Propagation, node: Node, labels: Labels) -> list[int] | None:
+    if ctx.is_dynamic_argument(node, 1):
+        return None
+    axes = ctx.static(node, "axes", 1)
+    if axes is None or axes.size == 0:
+        return [] if int(node.attributes.get("noop_with_empty_axes", 0)) else list(range(labels.ndim))
+    return [int(axis) % labels.ndim for axis in axes.ravel()]
+
+
+def along_axis(ctx: Propagation, node: Node) -> None:
+    """Cumulative sums, sorting and selection along one axis; integer results are pinned."""
+    labels = ctx.labels(node.inputs[0])
+    axis = ctx.static(node, "axis", 1 if node.op == "CumSum" else None)
+    which = range(labels.ndim) if axis is None and node.op == "CumSum" else [int(axis if axis is not None else _DEFAULT_AXIS[node.op])]
+    labels = ctx.uniform(labels, [a % labels.ndim for a in which])
+    for name in node.outputs:
+        if name:
+            ctx.set(name, labels if ctx.value(name).is_float else pinned(ctx.rank(name)))
+
+
+_DEFAULT_AXIS = {"TopK": -1, "ArgMax": 0, "ArgMin": 0, "aten::sort": -1}
+
+
+def resize(ctx: Propagation, node: Node) -> None:
+    """Interpolation is linear; axes whose size stays are untouched."""
+    mode = node.attributes.get("coordinate_transformation_mode", "half_pixel")
+    cropped = str(mode).endswith("tf_crop_and_resize") or mode == b"tf_crop_and_resize"
+    if cropped and float(node.attributes.get("extrapolation_value", 0.0)) != 0.0:
+        ctx.pin_node(node, "extrapolated with a non-zero value")
+        return
+    labels = ctx.labels(node.inputs[0])
+    before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
+    moved = [axis for axis in range(labels.ndim) if before[axis] != after[axis] or cropped]
+    ctx.set(node.outputs[0], ctx.uniform(labels, moved))
+
+
+def grid_sample(ctx: Propagation, node: Node) -> None:
+    ctx.pin_value(node.inputs[1], "sampling positions")
+    labels = ctx.labels(node.inputs[0])
+    ctx.set(node.outputs[0], ctx.uniform(labels, range(2, labels.ndim)))
+
+
+_FAMILY = "pools, reductions, interpolation"
+_POOLS = (
+    "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool",
+    "aten::adaptive_avg_pool", "aten::adaptive_max_pool",
+)  # fmt: skip
+_REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
+
+RULES = (
+    Rule(_POOLS, "n c .. -> n c ..", pool, _FAMILY, "pooled"),
+    Rule(_REDUCTIONS, "x (equal along the axes) -> x", reduce(1), _FAMILY, "reduced"),
+    Rule(("ReduceSumSquare",), "x (equal along the axes) -> 2 x", reduce(2), _FAMILY, "reduced"),
+    Rule(
+        ("CumSum", "TopK", "ArgMax", "ArgMin", "aten::sort"),
+        "x (equal along the axis) -> x", along_axis, _FAMILY, "ordered or summed along an axis",
+    ),
+    Rule(("Resize", "Upsample"), "x (equal along resized axes) -> x", resize, _FAMILY, "interpolated"),
+    Rule(("GridSample",), "n c .., 0 -> n c ..", grid_sample, _FAMILY, "interpolated"),
+)  # fmt: skip
