@@ -17,6 +17,7 @@ from graphnorm.emission import onnx_file
 from graphnorm.emission.onnx_file import rescale_onnx, save_onnx
 from graphnorm.errors import InputError
 from graphnorm.frontends.onnx_file import load_model, read_onnx
+from graphnorm.frontends.onnx_load import to_model, to_proto
 
 WEIGHT = np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 4)
 
@@ -63,7 +64,7 @@ def network() -> onnx.ModelProto:
 
 def to_file(folder: Path, name: str = "net.onnx", *, external: bool = False) -> Path:
     path = folder / name
-    options: dict[str, Any] = {"location": "weights.bin", "size_threshold": 32} if external else {}
+    options: dict[str, Any] = {"location": "weights.bin", "size_threshold": 60} if external else {}
     onnx.save_model(network(), str(path), save_as_external_data=external, **options)
     return path
 
@@ -91,7 +92,7 @@ def without(proto: onnx.ModelProto, *names: str) -> onnx.ModelProto:
 
 def test_only_the_given_tensors_change() -> None:
     source = network()
-    model = onnx_ir.from_proto(source)
+    model = to_model(source, "net")
     new = {
         "w": WEIGHT * 2,
         "half": (WEIGHT / 2).astype(ml_dtypes.bfloat16),
@@ -99,28 +100,28 @@ def test_only_the_given_tensors_change() -> None:
         "gain": np.array([4, 3, 2, 1], np.float32),
         "scale": np.array(0.25, np.float32),
     }
-    emitted = onnx_ir.to_proto(rescale_onnx(model, new))
+    emitted = to_proto(rescale_onnx(model, new))
     assert without(emitted, *new) == without(network(), *new)
     graph = read_onnx(rescale_onnx(model, new))
     arrays = {**graph.weights, **graph.constants}
     for name, array in new.items():
         assert arrays[name].dtype == array.dtype
         assert np.array_equal(arrays[name], array)
-    assert onnx_ir.to_proto(model) == source
+    assert to_proto(model) == source
 
 
 def test_nothing_given_is_the_same_model() -> None:
-    assert onnx_ir.to_proto(rescale_onnx(onnx_ir.from_proto(network()), {})) == network()
+    assert to_proto(rescale_onnx(to_model(network(), "net"), {})) == network()
 
 
 def test_unchanged_tensors_are_shared() -> None:
-    model = onnx_ir.from_proto(network())
+    model = to_model(network(), "net")
     emitted = rescale_onnx(model, {"w": WEIGHT})
     assert emitted.graph.initializers["half"].const_value is model.graph.initializers["half"].const_value
 
 
 def test_arrays_of_any_layout_are_taken() -> None:
-    emitted = rescale_onnx(onnx_ir.from_proto(network()), {"w": np.asfortranarray(WEIGHT)})
+    emitted = rescale_onnx(to_model(network(), "net"), {"w": np.asfortranarray(WEIGHT)})
     assert np.array_equal(read_onnx(emitted).weights["w"], WEIGHT)
 
 
@@ -140,7 +141,7 @@ def test_arrays_of_any_layout_are_taken() -> None:
 )
 def test_weights_that_do_not_fit(name: str, array: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        rescale_onnx(onnx_ir.from_proto(network()), {name: array})
+        rescale_onnx(to_model(network(), "net"), {name: array})
 
 
 # Saving
@@ -188,7 +189,7 @@ def test_a_model_beyond_the_limit_of_protobuf_goes_external(
 ) -> None:
     monkeypatch.setattr(onnx_file, "INLINE_LIMIT", 64)
     monkeypatch.setattr(onnx_file, "_INLINE_ALWAYS", 32)
-    save_onnx(onnx_ir.from_proto(network()), tmp_path / "new.onnx")
+    save_onnx(to_model(network(), "net"), tmp_path / "new.onnx")
     assert set(listing(tmp_path)) == {"new.onnx", "new.onnx.data"}
     assert np.array_equal(read_onnx(tmp_path / "new.onnx").weights["w"], WEIGHT)
 
@@ -196,14 +197,14 @@ def test_a_model_beyond_the_limit_of_protobuf_goes_external(
 def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
     reference = tmp_path / "reference"
     reference.touch()
-    save_onnx(onnx_ir.from_proto(network()), tmp_path / "new.onnx")
+    save_onnx(to_model(network(), "net"), tmp_path / "new.onnx")
     assert (tmp_path / "new.onnx").stat().st_mode == reference.stat().st_mode
 
 
 def test_an_existing_file_needs_force(tmp_path: Path) -> None:
     target = tmp_path / "new.onnx"
     target.write_bytes(b"precious")
-    model = onnx_ir.from_proto(network())
+    model = to_model(network(), "net")
     with pytest.raises(InputError, match=r"new\.onnx: exists already; give --force"):
         save_onnx(model, target)
     assert target.read_bytes() == b"precious"
@@ -235,7 +236,7 @@ def test_the_inputs_data_file_is_never_overwritten(tmp_path: Path) -> None:
     source = network()
     path = tmp_path / "net.onnx"
     onnx.save_model(
-        source, str(path), save_as_external_data=True, location="new.onnx.data", size_threshold=32
+        source, str(path), save_as_external_data=True, location="new.onnx.data", size_threshold=60
     )
     model = load_model(path)
     inlined = rescale_onnx(model, {"w": WEIGHT, "half": WEIGHT.astype(ml_dtypes.bfloat16)})
@@ -244,7 +245,7 @@ def test_the_inputs_data_file_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_destination_without_a_folder(tmp_path: Path) -> None:
-    model = onnx_ir.from_proto(network())
+    model = to_model(network(), "net")
     with pytest.raises(InputError, match=r"new\.onnx: its folder does not exist; create .*gone first"):
         save_onnx(model, tmp_path / "gone" / "new.onnx")
     with pytest.raises(InputError, match="is a folder; name a file in it"):

@@ -536,6 +536,52 @@ def test_two_definitions() -> None:
         read_onnx(make([node("Relu", "x", "y"), node("Abs", "x", "y")]))
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (node("Add", "x", "y"), r"net: node 'y' \(Add\) is not valid: .*input size 1 not in range"),
+        (
+            node("Relu", "x", "y", slope=1),
+            r"net: node 'y' \(Relu\) is not valid: Unrecognized attribute: slope",
+        ),
+        (
+            node("If", "x", "y"),
+            r"net: node 'y' \(If\) is not valid: it needs two branches with 1 outputs each",
+        ),
+    ],
+)
+def test_node_against_its_operators_definition(bad: onnx.NodeProto, message: str) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        read_onnx(make([bad]))
+
+
+def damaged(name: str) -> onnx.TensorProto:
+    found = weight(name, 4)
+    found.raw_data = b"\0" * 12
+    return found
+
+
+def test_damaged_tensor_in_a_branch() -> None:
+    then = branch("then", [node("Add", "x inner", "a")], [damaged("inner")])
+    nodes = [node("If", "flag", "y", then_branch=then, else_branch=then)]
+    inputs = [value("x", [1, 4]), value("flag", [], TensorProto.BOOL)]
+    with pytest.raises(ModelFileError, match=r"node 'y' \(If\) is not valid: a tensor in it cannot be read"):
+        read_onnx(make(nodes, inputs))
+
+
+def test_damaged_attribute() -> None:
+    model = make([node("Fancy", "x", "y", domain="acme", table=damaged("t"))], domains=["acme"])
+    with pytest.raises(ModelFileError, match=r"\(Fancy\) is not valid: attribute 'table' cannot be read"):
+        read_onnx(model)
+
+
+def test_name_that_is_not_utf8() -> None:
+    model = make([node("Relu", "x", "y"), node("Relu", "y", "QQQQ")], outputs=["QQQQ"])
+    data = model.SerializeToString().replace(b"QQQQ", b"Q\xff\xffQ")
+    with pytest.raises(ModelFileError, match="net: "):
+        read_onnx(onnx.ModelProto.FromString(data))
+
+
 def sparse() -> onnx.SparseTensorProto:
     return helper.make_sparse_tensor(tensor("s", np.ones(1, np.float32)), tensor("i", np.array([2])), [4])
 

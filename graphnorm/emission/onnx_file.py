@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir
 
 from graphnorm.errors import InputError
-from graphnorm.frontends.onnx_load import model_path
+from graphnorm.frontends.onnx_load import model_path, to_proto
 from graphnorm.frontends.onnx_slots import Slot, external_tensors, tensor_slots
 from graphnorm.frontends.onnx_steps import constant_array
 from graphnorm.ir import Array
@@ -161,7 +161,7 @@ def _write(model: onnx_ir.Model, target: Path, data: Path, slots: list[Slot]) ->
             with temporary_data.open("xb") as stream:
                 for slot in slots:
                     slot.store(_append(stream, slot.tensor, data.name))
-        temporary.write_bytes(onnx_ir.to_proto(model).SerializeToString())
+        temporary.write_bytes(to_proto(model).SerializeToString())
         if slots:
             temporary_data.replace(data)
         try:

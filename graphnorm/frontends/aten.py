@@ -40,7 +40,7 @@ def ignored_arguments(operator: str) -> tuple[int, ...]:
     return LOWERINGS.ignored.get(operator, ())
 
 
-def lower(call: Call, operator: str, arguments: dict[str, Any]) -> None:
+def lower(call: Call, operator: str, arguments: dict[str, Any], op: str) -> None:
     """Fill a call with the nodes that compute it.
 
     A lowering that does not read every tensor operand is not trusted: the call becomes an unknown
@@ -48,8 +48,9 @@ def lower(call: Call, operator: str, arguments: dict[str, Any]) -> None:
 
     Args:
         call: the call, empty.
-        operator: ``aten.add.Tensor`` without its ``aten.``, or another namespace's full name.
+        operator: ``add.Tensor``; operators outside ATen keep their namespace and are in no table.
         arguments: by schema name, in schema order, tensors as `Value`.
+        op: the name of the node if the operator has no lowering, ``aten::add``.
     """
     lowering = LOWERINGS.table.get(operator)
     if lowering is not None:
@@ -62,12 +63,12 @@ def lower(call: Call, operator: str, arguments: dict[str, Any]) -> None:
         }
         try:
             lowering(call, *arguments.values())
-            if needed <= call.read and call.nodes:
+            if needed <= call.read and (call.nodes or call.constants):
                 return
         except Unlowerable:
             pass
         call.clear()
-    unknown(call, f"aten::{operator.partition('.')[0]}", arguments)
+    unknown(call, op, arguments)
 
 
 def unknown(call: Call, op: str, arguments: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from graphnorm.ir import Array, Node, Value, shape_of
 from graphnorm.frontends.torch_tensors import ONNX_TYPES, dtype_name, numpy_dtype
+from graphnorm.ir import Array, Node, Value, shape_of
 
 Number = int | float | bool
 Operand = Value | Array | Sequence[int] | None
@@ -32,6 +32,7 @@ class Call:
     """One ATen call being lowered; nothing reaches the graph before the lowering has returned."""
 
     node: fx.Node
+    name: str
     outputs: list[Value | None]  # None: not a tensor
     used: list[bool]  # per output
     unique: Callable[[str], str]
@@ -57,13 +58,15 @@ class Call:
 
     def promotion(self) -> str:
         """The type in which torch computes on the first two arguments."""
-        first, second = (arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in self.node.args[:2])
-        return dtype_name(torch.result_type(first, second))
+        arguments: list[Any] = [
+            arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in self.node.args[:2]
+        ]
+        return dtype_name(torch.result_type(*arguments))
 
     def constant(self, array: Array, dynamic: frozenset[int] = frozenset()) -> Value:
         """A new constant."""
         array = np.asarray(array)
-        value = Value(self.unique(f"{self.node.name}.const"), shape_of(array), array.dtype.name, dynamic)
+        value = Value(self.unique(f"{self.name}.const"), shape_of(array), array.dtype.name, dynamic)
         self.values[value.name] = value
         self.constants[value.name] = array
         return value
@@ -91,7 +94,7 @@ class Call:
         **attributes: Any,
     ) -> Value:
         """Emit a node for an intermediate value of that shape, or of the type of ``like``."""
-        name = self.unique(f"{self.node.name}.{op.rpartition(':')[2].lower()}")
+        name = self.unique(f"{self.name}.{op.rpartition(':')[2].lower()}")
         if like is not None:
             value = Value(name, like.shape, dtype or like.dtype, like.dynamic)
         else:
@@ -107,7 +110,7 @@ class Call:
         pieces = []
         for size in sizes:
             shape = [size if i == axis else length for i, length in enumerate(known_shape(x))]
-            name = self.unique(f"{self.node.name}.split")
+            name = self.unique(f"{self.name}.split")
             self.values[name] = Value(name, tuple(shape), x.dtype, dynamic)
             pieces.append(self.values[name])
         names = tuple(piece.name for piece in pieces)
@@ -124,7 +127,7 @@ class Call:
                 raise Unlowerable
             self.values[value.name] = value
             outputs.append(value.name)
-        self._emit(self.node.name, op, operands, tuple(outputs), attributes)
+        self._emit(self.name, op, operands, tuple(outputs), attributes)
 
     def out_at(self, index: int, op: str, *operands: Operand, **attributes: Any) -> None:
         """Emit the node that yields output ``index`` alone, if it is used."""
@@ -134,6 +137,22 @@ class Call:
         if self.used[index]:
             self.values[value.name] = value
             self._emit(value.name, op, operands, (value.name,), attributes)
+
+    def out_all(self, op: str, operands: Sequence[Value], attributes: dict[str, Any]) -> None:
+        """Emit one node that yields every output of the call."""
+        self.values.update((value.name, value) for value in self.outputs if value is not None)
+        names = tuple("" if value is None else value.name for value in self.outputs)
+        self._emit(self.name, op, operands, names, attributes)
+
+    def out_constant(self, array: Array) -> None:
+        """The call's result is a known constant: no node is needed."""
+        self.values[self.result.name] = self.result
+        self.constants[self.result.name] = array
+
+    def clear(self) -> None:
+        """Forget what was emitted."""
+        for emitted in (self.nodes, self.values, self.constants, self.read):
+            emitted.clear()
 
     def _dtype_of(self, operands: Sequence[Operand]) -> str:
         for operand in operands:
@@ -170,7 +189,10 @@ Lowering = Callable[..., None]
 
 @dataclass(frozen=True)
 class Lowerings:
-    """ATen overload (``add.Tensor``) -> its lowering; ``ignored`` lists arguments read for their type only."""
+    """ATen overload (``add.Tensor``) -> its lowering.
+
+    ``ignored`` lists the arguments that are read for their type only.
+    """
 
     table: dict[str, Lowering] = field(default_factory=dict)
     ignored: dict[str, tuple[int, ...]] = field(default_factory=dict)

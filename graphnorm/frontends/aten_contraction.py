@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from graphnorm.frontends.aten_call import (
     Call,
@@ -76,7 +77,7 @@ def _same_pads(weight: Value, dilation: Sequence[int]) -> list[int]:
     return [total // 2 for total in totals] + [total - total // 2 for total in totals]
 
 
-def _convolve(call: Call, op: str, x: Value, weight: Value, bias: Value | None, **attributes: object) -> None:
+def _convolve(call: Call, op: str, x: Value, weight: Value, bias: Value | None, **attributes: Any) -> None:
     if rank(x) == rank(weight):
         call.out(op, x, weight, bias, **attributes)
         return
@@ -171,7 +172,7 @@ def attention(
         raise Unlowerable  # broadcast over the batch
     if leading and (known_shape(k)[:-2] != known_shape(v)[:-2] or leading[-1] % known_shape(k)[-3]):
         raise Unlowerable
-    attributes = {
+    attributes: dict[str, Any] = {
         "is_causal": int(is_causal),
         "scale": float(1 / math.sqrt(known_shape(q)[-1]) if scale is None else scale),
     }

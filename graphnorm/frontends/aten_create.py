@@ -63,4 +63,4 @@ def _unwritten(call: Call, *_: Any) -> None:
 
 
 for _name in UNWRITTEN:
-    TABLE.add(_name, _unwritten, ignores=() if _name.startswith("empty.") else (0,))
+    TABLE.add(_name, _unwritten, ignores=(0,))

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphnorm.frontends.aten_call import Call, Lowerings, Number, Unlowerable, axis_of, known_shape, moved, rank
+from graphnorm.frontends.aten_call import (
+    Call,
+    Lowerings,
+    Number,
+    Unlowerable,
+    axis_of,
+    known_shape,
+    moved,
+    rank,
+)
 from graphnorm.ir import Value
 
 TABLE = Lowerings()
@@ -98,7 +107,9 @@ def im2col(
     if any(padding):
         pads = [0, 0, *padding] * 2
         shape = shape[:2] + [size + 2 * pad for size, pad in zip(shape[2:], padding, strict=True)]
-        x = call.step("Pad", x, pads, call.number(0, x.dtype), shape=shape, dynamic=x.dynamic, mode="constant")
+        x = call.step(
+            "Pad", x, pads, call.number(0, x.dtype), shape=shape, dynamic=x.dynamic, mode="constant"
+        )
     for axis, k, d, s in zip((2, 4), kernel, dilation, stride, strict=True):
         positions = (shape[axis] - d * (k - 1) - 1) // s + 1
         where = np.arange(k)[:, None] * d + np.arange(positions) * s

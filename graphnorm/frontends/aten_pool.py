@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphnorm.frontends.aten_call import Call, Lowering, Lowerings, Unlowerable, known_shape, rank, spread
 from graphnorm.ir import Value
@@ -10,7 +11,7 @@ from graphnorm.ir import Value
 TABLE = Lowerings()
 
 
-def _pool(call: Call, op: str, x: Value, ndim: int, **attributes: object) -> None:
+def _pool(call: Call, op: str, x: Value, ndim: int, **attributes: Any) -> None:
     if rank(x) == ndim + 2:
         call.out(op, x, **attributes)
         return
@@ -31,8 +32,9 @@ def _max_pool(ndim: int) -> Lowering:
         ceil_mode: bool = False,
     ) -> None:
         _pool(
-            call, "MaxPool", x, ndim, kernel_shape=spread(kernel, ndim), strides=spread(stride or kernel, ndim),
-            pads=spread(padding, ndim) * 2, dilations=spread(dilation, ndim), ceil_mode=int(ceil_mode),
+            call, "MaxPool", x, ndim, kernel_shape=spread(kernel, ndim),
+            strides=spread(stride or kernel, ndim), pads=spread(padding, ndim) * 2,
+            dilations=spread(dilation, ndim), ceil_mode=int(ceil_mode),
         )  # fmt: skip
 
     return lower
@@ -52,8 +54,9 @@ def _avg_pool(ndim: int) -> Lowering:
         if divisor is not None:
             raise Unlowerable
         _pool(
-            call, "AveragePool", x, ndim, kernel_shape=spread(kernel, ndim), strides=spread(stride or kernel, ndim),
-            pads=spread(padding, ndim) * 2, ceil_mode=int(ceil_mode), count_include_pad=int(count_include_pad),
+            call, "AveragePool", x, ndim, kernel_shape=spread(kernel, ndim),
+            strides=spread(stride or kernel, ndim), pads=spread(padding, ndim) * 2,
+            ceil_mode=int(ceil_mode), count_include_pad=int(count_include_pad),
         )  # fmt: skip
 
     return lower
@@ -82,7 +85,7 @@ TABLE.add("_adaptive_avg_pool2d", _adaptive_pool(2, "avg"))
 TABLE.add("_adaptive_avg_pool3d", _adaptive_pool(3, "avg"))
 
 
-def _upsample(mode: str, **fixed: object) -> Lowering:
+def _upsample(mode: str, **fixed: Any) -> Lowering:
     def lower(call: Call, x: Value, *rest: object) -> None:
         # (size, [align_corners], scales): ONNX derives the scales from the sizes, as torch does
         # unless a fractional scale_factor is given; the mixed positions are the same in kind.
@@ -96,8 +99,12 @@ def _upsample(mode: str, **fixed: object) -> Lowering:
 
 for _kind in ("vec", "default"):
     for _n in (1, 2, 3):
-        TABLE.add(f"upsample_nearest{_n}d.{_kind}", _upsample("nearest", grid="asymmetric", nearest_mode="floor"))
-        TABLE.add(f"_upsample_nearest_exact{_n}d.{_kind}", _upsample("nearest", nearest_mode="round_prefer_ceil"))
+        TABLE.add(
+            f"upsample_nearest{_n}d.{_kind}", _upsample("nearest", grid="asymmetric", nearest_mode="floor")
+        )
+        TABLE.add(
+            f"_upsample_nearest_exact{_n}d.{_kind}", _upsample("nearest", nearest_mode="round_prefer_ceil")
+        )
     for _name in ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"):
         TABLE.add(f"{_name}.{_kind}", _upsample("linear"))
     TABLE.add(f"upsample_bicubic2d.{_kind}", _upsample("cubic", cubic_coeff_a=-0.75))

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from graphnorm.frontends.aten_call import Call, Lowering, Lowerings, Number, Unlowerable, axes_of, axis_of, rank
+from graphnorm.frontends.aten_call import (
+    Call,
+    Lowering,
+    Lowerings,
+    Number,
+    Unlowerable,
+    axes_of,
+    axis_of,
+    rank,
+)
 from graphnorm.ir import Value
 
 TABLE = Lowerings()
@@ -53,7 +62,9 @@ for _op, _with_axes, _total in REDUCTIONS:
 
 
 @TABLE.lowers("linalg_vector_norm")
-def vector_norm(call: Call, x: Value, order: Number = 2, axes: Axes = None, keepdims: bool = False, *_: object) -> None:
+def vector_norm(
+    call: Call, x: Value, order: Number = 2, axes: Axes = None, keepdims: bool = False, *_: object
+) -> None:
     x = call.typed(x, call.result.dtype)
     if order in (1, 2):
         reduce(call, f"ReduceL{int(order)}", x, axes, keepdims)
@@ -94,9 +105,7 @@ def cumsum(call: Call, x: Value, axis: int, *_: object) -> None:
 def topk(call: Call, x: Value, k: int, axis: int = -1, largest: bool = True, ordered: bool = True) -> None:
     if rank(x) == 0:
         raise Unlowerable
-    call.out(
-        "TopK", x, [k], count=2, axis=axis_of(axis, rank(x)), largest=int(largest), sorted=int(ordered)
-    )
+    call.out("TopK", x, [k], count=2, axis=axis_of(axis, rank(x)), largest=int(largest), sorted=int(ordered))
 
 
 def _spread_of(op: str) -> tuple[Lowering, Lowering, Lowering]:

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphnorm.frontends.aten_call import (
-    Call, Lowerings, Number, Unlowerable, axes_of, axis_of, known_shape, moved, rank,
+    Call,
+    Lowerings,
+    Number,
+    Unlowerable,
+    axes_of,
+    axis_of,
+    known_shape,
+    moved,
+    rank,
 )  # fmt: skip
 from graphnorm.ir import Value
 
@@ -75,7 +83,9 @@ def squeeze(call: Call, x: Value, axes: int | Sequence[int] | None = None) -> No
 
 @TABLE.lowers("expand", "broadcast_to", "expand_as")
 def expand(call: Call, x: Value, *_: object) -> None:
-    call.out("Identity" if x.shape == call.shape else "Expand", x, *([] if x.shape == call.shape else [call.shape]))
+    call.out(
+        "Identity" if x.shape == call.shape else "Expand", x, *([] if x.shape == call.shape else [call.shape])
+    )
 
 
 @TABLE.lowers("repeat", "tile")
@@ -99,7 +109,9 @@ def stack(call: Call, tensors: Sequence[Value], axis: int = 0) -> None:
     axis = axis_of(axis, len(call.shape))
     shape = [1 if i == axis else size for i, size in enumerate(call.shape)]
     slices = [
-        call.step("Unsqueeze", call.typed(x, call.result.dtype), [axis], shape=shape, dynamic=call.result.dynamic)
+        call.step(
+            "Unsqueeze", call.typed(x, call.result.dtype), [axis], shape=shape, dynamic=call.result.dynamic
+        )
         for x in tensors
     ]
     call.out("Concat", *slices, axis=axis)
@@ -188,7 +200,9 @@ def _reshape_of_transposed(call: Call, cells: Value, perm: list[int]) -> None:
 
 
 @TABLE.lowers("pad")
-def pad(call: Call, x: Value, pads: Sequence[int], mode: str = "constant", value: float | None = None) -> None:
+def pad(
+    call: Call, x: Value, pads: Sequence[int], mode: str = "constant", value: float | None = None
+) -> None:
     # torch: (begin, end) of the last axis first; ONNX: all begins, then all ends.
     begins, ends = [0] * rank(x), [0] * rank(x)
     for index in range(len(pads) // 2):

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnx_ir
-from onnx import helper, numpy_helper, shape_inference
+from onnx import checker, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from graphnorm.frontends.onnx_steps import Step, constant_array, make_steps
+from graphnorm.frontends.onnx_steps import READ_ERRORS, Step, constant_array, is_constant, make_steps
 from graphnorm.ir import Array
 
 FOLD_LIMIT = 1_000_000  # entries of a folded constant
@@ -121,6 +121,8 @@ def _infer(step: Step, state: Evaluation) -> None:
             data,
             opset_imports=[helper.make_opsetid(*item) for item in step.opsets.items()],
         )
+    except checker.ValidationError as error:
+        raise step.invalid(error) from error
     except _EVALUATION_ERRORS as error:
         state.failures.append(f"{step.node.op_type} {step.results[0]!r}: {error}")
         return
@@ -131,11 +133,11 @@ def _infer(step: Step, state: Evaluation) -> None:
 
 def _infer_if(step: Step, state: Evaluation) -> None:
     """The branch that is taken, or both where the condition is not known and they agree."""
-    branches = [step.subgraph("then_branch"), step.subgraph("else_branch")]
-    condition = state.known.get(step.operands[0])
+    branches = step.branches()
+    condition = state.known.get("".join(step.operands[:1]))
     if condition is not None and condition.size == 1:
         branches = [branches[0] if condition.item() else branches[1]]
-    ends = [_evaluate_body(branch, step.opsets, state) for branch in branches]
+    ends = [_evaluate_body(branch, step, state) for branch in branches]
     for end in ends:
         state.failures += end.failures
         state.empty += end.empty
@@ -152,18 +154,20 @@ def _outputs(
     return pairs if all(name in end.types for end, name in pairs) else []
 
 
-def _evaluate_body(graph: onnx_ir.Graph, opsets: Mapping[str, int], outer: Evaluation) -> Evaluation:
+def _evaluate_body(graph: onnx_ir.Graph, step: Step, outer: Evaluation) -> Evaluation:
     state = outer.copy()
-    arrays = {
-        name: value.const_value.numpy() for name, value in graph.initializers.items() if value.const_value
-    }
-    for node in graph:
-        array = constant_array(node)
-        if array is not None:
-            arrays[node.outputs[0].name or ""] = array
+    found: dict[str, Array | None] = {}
+    try:
+        for name, value in graph.initializers.items():
+            found[name] = None if value.const_value is None else value.const_value.numpy()
+        for node in filter(is_constant, graph):
+            found[node.outputs[0].name or ""] = constant_array(node)
+    except READ_ERRORS as error:
+        raise step.invalid(f"a tensor in it cannot be read: {error}") from error
+    arrays = {name: array for name, array in found.items() if array is not None}
     state.known |= arrays
     state.types |= {name: tensor_type(array) for name, array in arrays.items()}
-    return evaluate(make_steps(graph, opsets), state)
+    return evaluate(make_steps(graph, step.opsets, step.source), state)
 
 
 def _fold(step: Step, state: Evaluation) -> None:

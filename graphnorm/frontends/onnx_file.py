@@ -67,7 +67,7 @@ class _Reading:
         self.body = model.graph
         nodes = _sorted_nodes(self.body, source)
         self.tensors: Tensors = collect_tensors(self.body, own_names, source)
-        self.steps = make_steps(nodes, model.opset_imports)
+        self.steps = make_steps(nodes, model.opset_imports, source)
         self.inputs = [v for v in self.body.inputs if v.name not in self.body.initializers]
 
     def graph(self, input_shapes: Mapping[str, Sequence[int]]) -> Graph:

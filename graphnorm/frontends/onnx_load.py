@@ -12,7 +12,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from graphnorm.errors import ModelFileError
 from graphnorm.frontends.onnx_slots import external_tensors
 
-PATH_KEY = "graphnorm.path"  # in `model.graph.meta`, which clones keep and no file stores
+# In `model.graph.meta`, which clones keep and no file stores.
+PATH_KEY = "graphnorm.path"
+DECLARED_KEY = "graphnorm.declared"  # names with a value_info, which onnx_ir adds for initializers
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _EXPORT = "export the network with torch.onnx.export(module, (example,), path, dynamo=True)"
@@ -53,9 +55,23 @@ def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
             f"{source}: sparse initializer {name!r} is not supported; store it as a dense tensor"
         )
     try:
-        return onnx_ir.from_proto(proto)
-    except onnx_ir.serde.SerdeError as error:
+        model = onnx_ir.from_proto(proto)
+    except (onnx_ir.serde.SerdeError, TypeError, ValueError) as error:
         raise ModelFileError(f"{source}: not a valid ONNX graph: {_root(error)}") from error
+    model.graph.meta[DECLARED_KEY] = frozenset(info.name for info in proto.graph.value_info)
+    return model
+
+
+def to_proto(model: onnx_ir.Model) -> onnx.ModelProto:
+    """Serialize; a model of `to_model` gets no types that its file didn't have."""
+    proto = onnx_ir.to_proto(model)
+    declared = model.graph.meta.get(DECLARED_KEY)
+    if declared is not None:
+        added = set(model.graph.initializers) - declared
+        kept = [info for info in proto.graph.value_info if info.name not in added]
+        del proto.graph.value_info[:]
+        proto.graph.value_info.extend(kept)
+    return proto
 
 
 def model_path(model: onnx_ir.Model) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir
 
-from graphnorm.frontends.onnx_steps import Step
+from graphnorm.frontends.onnx_steps import READ_ERRORS, Step
 from graphnorm.ir import Node
 
 _GRAPHS = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
@@ -43,28 +43,31 @@ def to_node(step: Step, namer: Namer, source: str) -> Node:
         op=node.op_type if not node.domain else f"{node.domain}::{node.op_type}",
         inputs=step.operands + step.captured,
         outputs=step.results,
-        attributes=_attributes(node),
+        attributes=_attributes(step),
         scope=_module_path(node.metadata_props) or node.name or "",
         source=_source(node.metadata_props, name, source),
     )
 
 
-def _attributes(node: onnx_ir.Node) -> dict[str, Any]:
+def _attributes(step: Step) -> dict[str, Any]:
     """Plain Python values; subgraphs stay behind, a control-flow node is opaque."""
     found: dict[str, Any] = {}
-    for name, attribute in node.attributes.items():
+    for name, attribute in step.node.attributes.items():
         if attribute.is_ref() or attribute.type in _GRAPHS:
             continue
         value = attribute.value
-        if isinstance(value, onnx_ir.TensorProtocol):
-            value = value.numpy()
+        if attribute.type == onnx_ir.AttributeType.TENSOR:
+            try:
+                value = value.numpy()
+            except READ_ERRORS as error:
+                raise step.invalid(f"attribute {name!r} cannot be read: {error}") from error
         found[name] = tuple(value) if isinstance(value, list | tuple) else value
     return found
 
 
 def _module_path(metadata: Mapping[str, str]) -> str:
     """The torch module that a node was exported from, as torch.onnx records it."""
-    scopes = metadata.get("pkg.torch.onnx.name_scopes", "")
+    scopes = str(metadata.get("pkg.torch.onnx.name_scopes", ""))
     if scopes:
         try:
             names = ast.literal_eval(scopes)
@@ -73,14 +76,14 @@ def _module_path(metadata: Mapping[str, str]) -> str:
         if isinstance(names, list) and len(names) > 1:
             return str(names[-2])
     # "path: class/path.child: class/op: aten op"
-    parts = metadata.get("namespace", "").split("/")
+    parts = str(metadata.get("namespace", "")).split("/")
     return parts[-2].split(":")[0].strip() if len(parts) > 1 else ""
 
 
 def _source(metadata: Mapping[str, str], name: str, source: str) -> str:
     frames = [
         line.strip()
-        for line in metadata.get("pkg.torch.onnx.stack_trace", "").splitlines()
+        for line in str(metadata.get("pkg.torch.onnx.stack_trace", "")).splitlines()
         if line.strip().startswith("File ")
     ]
     return f"{source}: node {name}" + (f" ({frames[-1]})" if frames else "")

@@ -38,7 +38,9 @@ def tensor_slots(model: onnx_ir.Model) -> Iterator[Slot]:
         for node in graph:
             for key, attribute in list(node.attributes.items()):
                 if not attribute.is_ref() and attribute.type == onnx_ir.AttributeType.TENSOR:
-                    yield Slot(node.outputs[0].name or key, node, key, attribute.as_tensor())
+                    yield Slot(
+                        node.outputs[0].name or key, node, key, attribute.value
+                    )  # as_tensor() would load it
 
 
 def external_tensors(model: onnx_ir.Model) -> Iterator[tuple[str, onnx_ir.ExternalTensor]]:

@@ -12,8 +12,11 @@ import onnx
 import onnx_ir
 from onnx import defs
 
+from graphnorm.errors import ModelFileError
 from graphnorm.ir import Array
 
+# What reading a damaged tensor raises.
+READ_ERRORS = (AssertionError, OSError, TypeError, ValueError)
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _NOT_A_FUNCTION = frozenset(
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}
@@ -27,10 +30,19 @@ class Step:
 
     node: onnx_ir.Node
     opsets: Mapping[str, int]
+    source: str
 
     @cached_property
     def proto(self) -> onnx.NodeProto:
-        return onnx_ir.to_proto(self.node)
+        try:
+            return onnx_ir.to_proto(self.node)
+        except onnx_ir.serde.SerdeError as error:
+            raise self.invalid("an attribute is damaged") from error
+
+    def invalid(self, why: object) -> ModelFileError:
+        """The error for a node that is no use of its operator."""
+        label = self.node.name or next(iter(self.results), "")
+        return ModelFileError(f"{self.source}: node {label!r} ({self.node.op_type}) is not valid: {why}")
 
     @cached_property
     def schema(self) -> defs.OpSchema | None:
@@ -62,8 +74,15 @@ class Step:
         op = self.node.op_type
         return self.is_standard and op not in CONTROL_FLOW and op not in _NOT_A_FUNCTION
 
-    def subgraph(self, name: str) -> onnx_ir.Graph:
-        return self.node.attributes[name].as_graph()
+    def branches(self) -> list[onnx_ir.Graph]:
+        """Then and else of an `If`."""
+        found = [self.node.attributes.get(name) for name in ("then_branch", "else_branch")]
+        graphs = [
+            branch.as_graph() for branch in found if branch and branch.type == onnx_ir.AttributeType.GRAPH
+        ]
+        if len(graphs) != 2 or any(len(graph.outputs) != len(self.results) for graph in graphs):
+            raise self.invalid(f"it needs two branches with {len(self.results)} outputs each")
+        return graphs
 
 
 def captured_names(node: onnx_ir.Node) -> tuple[str, ...]:
@@ -102,13 +121,14 @@ def subgraphs_of(node: onnx_ir.Node) -> list[onnx_ir.Graph]:
 
 def constant_array(node: onnx_ir.Node) -> Array | None:
     """The value of a `Constant` node, None for a form that holds no array."""
-    if node.domain or node.op_type != "Constant" or len(node.attributes) != 1:
+    if len(node.attributes) != 1:
         return None
     (attribute,) = node.attributes.values()
     if attribute.is_ref():
         return None
-    if attribute.name == "value":
-        return attribute.as_tensor().numpy()
+    if attribute.name == "value" and attribute.type == onnx_ir.AttributeType.TENSOR:
+        array: Array = attribute.value.numpy()
+        return array
     kinds: dict[str, Any] = {"value_float": np.float32, "value_floats": np.float32}
     kinds |= {"value_int": np.int64, "value_ints": np.int64}
     kinds |= {"value_string": np.object_, "value_strings": np.object_}
@@ -116,6 +136,16 @@ def constant_array(node: onnx_ir.Node) -> Array | None:
     return None if kind is None else np.asarray(attribute.value, dtype=kind)
 
 
-def make_steps(nodes: Iterable[onnx_ir.Node], opsets: Mapping[str, int]) -> list[Step]:
-    """Prepare nodes in topological order; `Constant` nodes are values, not steps."""
-    return [Step(node, opsets) for node in nodes if constant_array(node) is None]
+def is_constant(node: onnx_ir.Node) -> bool:
+    """Whether the node is ONNX's `Constant`, which is a value, not a step."""
+    return node.op_type == "Constant" and not node.domain
+
+
+def make_steps(nodes: Iterable[onnx_ir.Node], opsets: Mapping[str, int], source: str) -> list[Step]:
+    """Prepare nodes in topological order, without the `Constant` ones."""
+    steps = [Step(node, opsets, source) for node in nodes if not is_constant(node)]
+    for step in steps:
+        words = (step.node.op_type, step.node.domain, *step.operands, *step.results)
+        if not all(isinstance(word, str) for word in words):  # protobuf hands out bad UTF-8 as bytes
+            raise step.invalid("a name in it is not UTF-8")
+    return steps

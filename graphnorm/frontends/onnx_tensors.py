@@ -10,7 +10,7 @@ import onnx_ir
 
 from graphnorm.errors import InputError, ModelFileError
 from graphnorm.frontends.onnx_evaluate import tensor_type
-from graphnorm.frontends.onnx_steps import constant_array
+from graphnorm.frontends.onnx_steps import READ_ERRORS, constant_array, is_constant
 from graphnorm.ir import FLOAT_TYPES, Array
 
 
@@ -49,12 +49,12 @@ def collect_tensors(graph: onnx_ir.Graph, own_names: set[str], source: str) -> T
         array = _array(value.const_value, name, source)
         found.add(name, array, is_weight=array.ndim > 0 and _is_weight(name, array, source))
     for node in graph:
-        if node.domain or node.op_type != "Constant":
+        if not is_constant(node):
             continue
         name = node.outputs[0].name or ""
         try:
             constant = constant_array(node)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise ModelFileError(f"{source}: tensor {name!r} cannot be read: {error}") from error
         if constant is None:
             raise ModelFileError(f"{source}: Constant node {node.name or name!r} holds no dense value")
@@ -63,13 +63,10 @@ def collect_tensors(graph: onnx_ir.Graph, own_names: set[str], source: str) -> T
     return found
 
 
-_READ_ERRORS = (OSError, TypeError, ValueError)
-
-
 def _array(tensor: onnx_ir.TensorProtocol, name: str, source: str) -> Array:
     try:
         array: Array = tensor.numpy()
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise ModelFileError(f"{source}: tensor {name!r} cannot be read: {error}") from error
     return array
 

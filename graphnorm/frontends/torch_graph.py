@@ -1,0 +1,343 @@
+"""ExportedProgram -> `Graph`: weights, dead code, constant folding, and the lowering of every call."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ConstantArgument,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    SymIntArgument,
+    TensorArgument,
+)
+
+from graphnorm.frontends.aten import ignored_arguments, lower, tensors_in, unknown
+from graphnorm.frontends.aten_call import Call
+from graphnorm.frontends.aten_create import UNWRITTEN
+from graphnorm.frontends.torch_tensors import StateTensors, classify, hint, to_numpy, value_of
+from graphnorm.ir import Array, Graph, Node, Value
+
+FOLD_LIMIT = 1_000_000  # entries; a larger constant expression stays in the graph
+STATE_KINDS = (InputKind.PARAMETER, InputKind.BUFFER)
+HIDDEN_OUTPUTS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.TOKEN)
+# Regions that only switch a mode: operator -> position of the body in its arguments.
+INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+TORCH_FOLDER = os.path.dirname(torch.__file__)
+Symbol = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+class GraphBuilder:
+    """Walks an exported program once, in order."""
+
+    def __init__(self, program: ExportedProgram, name: str) -> None:
+        self.program = program
+        self.name = name
+        self.mutated = _mutated(program)
+        self.nodes: list[Node] = []
+        self.values: dict[str, Value] = {}
+        self.constants: dict[str, Array] = {}
+        self.inputs: list[str] = []
+        self.known: dict[str, Tensor] = {}  # computable now; becomes a constant when a node reads it
+        self.written: dict[str, Tensor] = {}  # likewise, but the model changes it: never computed with
+        self.env: dict[fx.Node, Any] = {}  # value, number, or a tuple of them
+        self.state = self._read_state()
+        self.taken = set(self.state.first_name) | {""}
+
+    def build(self) -> Graph:
+        """The verified graph."""
+        for name, tensor in (self.state.weights | self.state.pinned).items():
+            self.values[name] = value_of(name, tensor)
+        self.constants.update((name, to_numpy(tensor)) for name, tensor in self.state.pinned.items())
+        placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
+        for node, spec in zip(placeholders, self.program.graph_signature.input_specs, strict=True):
+            self.env[node] = self._bind_input(node, spec)
+        results = self.program.graph.output_node().args[0]
+        assert isinstance(results, (tuple, list))
+        specs = self.program.graph_signature.output_specs
+        roots = [
+            node
+            for node, spec in zip(results, specs, strict=True)
+            if isinstance(node, fx.Node) and spec.kind not in HIDDEN_OUTPUTS
+        ]
+        self._walk(self.program.graph_module, roots)
+        outputs = [value.name for node in roots for value in tensors_in(self.env[node])]
+        for name in outputs:
+            self._materialise(name)
+        weights = {name: to_numpy(tensor) for name, tensor in self.state.weights.items()}
+        defined = {*self.inputs, *weights, *self.constants, *(o for node in self.nodes for o in node.outputs)}
+        graph = Graph(
+            name=self.name,
+            inputs=tuple(self.inputs),
+            outputs=tuple(outputs),
+            nodes=tuple(self.nodes),
+            values={name: value for name, value in self.values.items() if name in defined},
+            weights=weights,
+            constants=self.constants,
+        )
+        graph.verify()
+        return graph
+
+    def _read_state(self) -> StateTensors:
+        signature = self.program.graph_signature
+        tensors = {name: t for name, t in self.program.state_dict.items() if isinstance(t, Tensor)}
+        for name in signature.non_persistent_buffers:
+            tensors[name] = self.program.constants[name]
+        return classify(tensors, self.mutated)
+
+    def _bind_input(self, node: fx.Node, spec: InputSpec) -> Any:
+        if spec.kind in STATE_KINDS and spec.target is not None:
+            name = self.state.first_name[spec.target]
+            tensor = self.state.integers.get(name)
+            if tensor is not None:
+                return self._know(name, tensor, foldable=name not in self.mutated)
+            if name in self.state.pinned and name not in self.mutated:
+                self.known[name] = self.state.pinned[name].detach().cpu()
+            return self.values[name]
+        if spec.kind is InputKind.CONSTANT_TENSOR and spec.target is not None:
+            return self._know(self.unique(spec.target), self.program.constants[spec.target])
+        if spec.kind is InputKind.USER_INPUT:
+            if isinstance(spec.arg, TensorArgument):
+                value = value_of(self.unique(node.name), node.meta["val"])
+                self.values[value.name] = value
+                self.inputs.append(value.name)
+                return value
+            if isinstance(spec.arg, ConstantArgument):
+                return spec.arg.value
+            if isinstance(spec.arg, SymIntArgument):
+                return hint(node.meta["val"])
+        return None  # tokens and custom objects carry no tensor
+
+    def _know(self, name: str, tensor: Tensor, foldable: bool = True) -> Value:
+        (self.known if foldable else self.written)[name] = tensor.detach().cpu()
+        self.values[name] = value_of(name, tensor)
+        return self.values[name]
+
+    def unique(self, name: str) -> str:
+        """That name, or one like it that is not taken."""
+        found, count = name, 1
+        while found in self.taken:
+            found, count = f"{name}_{count}", count + 1
+        self.taken.add(found)
+        return found
+
+    def _walk(self, module: fx.GraphModule, roots: Sequence[fx.Node]) -> None:
+        alive = set(roots)
+        for node in reversed(module.graph.nodes):
+            if node in alive:
+                alive.update(node.all_input_nodes)
+        for node in module.graph.nodes:
+            if node not in alive or node in self.env:
+                continue
+            if node.op == "get_attr":
+                self.env[node] = self._attribute(module, str(node.target))
+            elif node.op == "call_function":
+                self.env[node] = self._call(node, alive)
+
+    def _attribute(self, module: fx.GraphModule, target: str) -> Any:
+        found: Any = module
+        for part in target.split("."):
+            found = getattr(found, part)
+        return self._know(self.unique(target), found) if isinstance(found, Tensor) else found
+
+    def _resolve(self, argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return self.env[argument]
+        if isinstance(argument, (list, tuple)):
+            return [self._resolve(item) for item in argument]
+        if isinstance(argument, dict):
+            return {key: self._resolve(item) for key, item in argument.items()}
+        return argument
+
+    def _call(self, node: fx.Node, alive: set[fx.Node]) -> Any:
+        target = node.target
+        if target is operator.getitem:
+            source = self._resolve(node.args[0])
+            index = node.args[1]
+            if isinstance(source, (tuple, list)) and isinstance(index, int):
+                return source[index]
+        arguments = self._arguments(node)
+        result = node.meta.get("val")
+        if isinstance(result, Symbol) and result.node.hint is not None:
+            return result.node.hint
+        if isinstance(target, OpOverload):
+            folded = self._fold(node, target, arguments)
+            if folded is not None:
+                return folded
+        elif isinstance(target, HigherOrderOperator) and str(target) in INLINED:
+            return self._inline(list(arguments.values())[INLINED[str(target)] :])
+        return self._lower(node, arguments, alive)
+
+    def _arguments(self, node: fx.Node) -> dict[str, Any]:
+        if isinstance(node.target, OpOverload):
+            bound: dict[str, Any] = {}
+            for index, formal in enumerate(node.target._schema.arguments):
+                if index < len(node.args):
+                    bound[formal.name] = self._resolve(node.args[index])
+                elif formal.name in node.kwargs:
+                    bound[formal.name] = self._resolve(node.kwargs[formal.name])
+                else:
+                    bound[formal.name] = formal.default_value
+            return bound
+        return {str(i): self._resolve(arg) for i, arg in enumerate(node.args)} | {
+            name: self._resolve(arg) for name, arg in node.kwargs.items()
+        }
+
+    def _fold(self, node: fx.Node, target: OpOverload, arguments: dict[str, Any]) -> Any:
+        """The result of a call on known tensors; None if it must stay a node."""
+        operator_name = str(target).removeprefix("aten.")
+        if torch.Tag.nondeterministic_seeded in target.tags or operator_name in UNWRITTEN:
+            return None
+        ignored = ignored_arguments(operator_name)
+        for index, argument in enumerate(arguments.values()):
+            if index not in ignored and any(v.name not in self.known for v in tensors_in(argument)):
+                return None
+        types = [result for result in _flat(node.meta.get("val")) if isinstance(result, Tensor)]
+        sizes = [hint(tensor.numel()) for tensor in types]
+        if any(size is None or size > FOLD_LIMIT for size in sizes):
+            return None
+        formals = target._schema.arguments
+        positional = [
+            self._real(a) for f, a in zip(formals, arguments.values(), strict=True) if not f.kwarg_only
+        ]
+        named = {f.name: self._real(arguments[f.name]) for f in formals if f.kwarg_only}
+        try:
+            with torch.no_grad():
+                result = target(*positional, **named)
+        except (RuntimeError, NotImplementedError, TypeError, IndexError):
+            return None  # no kernel for the host: the call stays a node
+        return self._remember(node, result)
+
+    def _real(self, argument: Any) -> Any:
+        if isinstance(argument, Value):
+            if argument.name in self.known:
+                return self.known[argument.name]
+            # read for its type only: any data will do, and none is allocated
+            return torch.empty((), dtype=getattr(torch, argument.dtype)).expand(argument.shape or ())
+        if isinstance(argument, torch.device):
+            return torch.device("cpu")
+        if isinstance(argument, (list, tuple)):
+            return [self._real(item) for item in argument]
+        return argument
+
+    def _remember(self, node: fx.Node, result: Any) -> Any:
+        fakes = node.meta.get("val")
+        if isinstance(result, Tensor):
+            dynamic = value_of("", fakes).dynamic if isinstance(fakes, Tensor) else frozenset[int]()
+            value = value_of(self.unique(node.name), result)
+            value = Value(value.name, value.shape, value.dtype, dynamic)
+            self.known[value.name] = result
+            self.values[value.name] = value
+            return value
+        if isinstance(result, (tuple, list)):
+            return tuple(self._remember(node, item) for item in result)
+        return result
+
+    def _inline(self, arguments: list[Any]) -> Any:
+        body, *operands = arguments
+        for name in [node for node in body.graph.nodes if node.op != "placeholder"]:
+            self.env.pop(name, None)  # a body may be called twice
+        placeholders = [node for node in body.graph.nodes if node.op == "placeholder"]
+        self.env.update(zip(placeholders, operands, strict=True))
+        results = body.graph.output_node().args[0]
+        listed = list(results) if isinstance(results, (tuple, list)) else [results]
+        self._walk(body, [node for node in listed if isinstance(node, fx.Node)])
+        return self._resolve(results)
+
+    def _lower(self, node: fx.Node, arguments: dict[str, Any], alive: set[fx.Node]) -> Any:
+        result = node.meta.get("val")
+        several = isinstance(result, (tuple, list))
+        users: dict[int, fx.Node] = {}
+        if several:
+            for user in node.users:
+                if user.target is operator.getitem and user in alive:
+                    users.setdefault(int(str(user.args[1])), user)
+        outputs = [
+            _typed(
+                self.unique(users[i].name if i in users else f"{node.name}.{i}" if several else node.name),
+                item,
+            )
+            for i, item in enumerate(result if isinstance(result, (tuple, list)) else [result])
+        ]
+        used = [not several or i in users for i in range(len(outputs))]
+        name = outputs[0].name if not several and outputs[0] else self.unique(node.name)
+        call = Call(node, name, outputs, used, self.unique, _scope(node), _source(node))
+        if isinstance(node.target, OpOverload) and not _hides_tensor(node.target, arguments):
+            lower(call, str(node.target).removeprefix("aten."), arguments, _operator_name(node.target))
+        else:
+            unknown(call, _operator_name(node.target), arguments)
+        self._commit(call)
+        return tuple(outputs) if several else outputs[0]
+
+    def _commit(self, call: Call) -> None:
+        self.values.update(call.values)
+        self.constants.update(call.constants)
+        for node in call.nodes:
+            for name in node.inputs:
+                self._materialise(name)
+        self.nodes.extend(call.nodes)
+
+    def _materialise(self, name: str) -> None:
+        tensor = self.known.get(name, self.written.get(name))
+        if tensor is not None and name not in self.constants:
+            self.constants[name] = to_numpy(tensor)
+
+
+def _mutated(program: ExportedProgram) -> set[str]:
+    kinds = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
+    specs = program.graph_signature.output_specs
+    return {spec.target for spec in specs if spec.kind in kinds and spec.target is not None}
+
+
+def _flat(result: Any) -> list[Any]:
+    return list(result) if isinstance(result, (tuple, list)) else [result]
+
+
+def _typed(name: str, result: Any) -> Value | None:
+    if isinstance(result, Tensor):
+        return value_of(name, result)
+    if isinstance(result, Symbol):  # a number read out of a tensor: rank 0
+        kinds = {torch.SymFloat: "float32", torch.SymInt: "int64", torch.SymBool: "bool"}
+        return Value(name, (), kinds[type(result)])
+    return None
+
+
+def _hides_tensor(target: OpOverload, arguments: dict[str, Any]) -> bool:
+    """Whether a number of this call was computed from a tensor: its lowering expects a literal."""
+    return any(
+        "Tensor" not in str(formal.type) and any(tensors_in(arguments[formal.name]))
+        for formal in target._schema.arguments
+    )
+
+
+def _operator_name(target: Any) -> str:
+    if isinstance(target, HigherOrderOperator):
+        return f"higher_order::{target}"
+    if isinstance(target, OpOverload):
+        return f"{target.namespace}::{target._schema.name.partition('::')[2]}"
+    return f"python::{getattr(target, '__name__', target)}"
+
+
+def _scope(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def _source(node: fx.Node) -> str:
+    """``folder/file.py:line`` of the innermost frame outside torch."""
+    frames = FRAME.findall(node.meta.get("stack_trace") or "")
+    if not frames:
+        return ""
+    outside = [frame for frame in frames if not frame[0].startswith(TORCH_FOLDER)]
+    path, line = (outside or frames)[-1]
+    return f"{'/'.join(path.replace(os.sep, '/').split('/')[-2:])}:{line}"
