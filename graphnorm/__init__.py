@@ -1,0 +1,64 @@
+"""graphnorm: every positive rescaling of a network's graph, found, solved for, applied and proved.
+
+>>> import graphnorm
+>>> graphnorm.__version__
+'0.1.0'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphnorm.errors import (
+    ExportError,
+    GraphNormError,
+    InputError,
+    ModelFileError,
+    NotEquivalentError,
+)
+
+if TYPE_CHECKING:
+    from graphnorm.canonical import Result, canonicalize
+    from graphnorm.equivalence import check
+    from graphnorm.graph import RescalingGraph
+    from graphnorm.report import CheckReport, Report
+    from graphnorm.tracing import trace
+
+__version__ = "0.1.0"
+
+# Public name -> module: loaded on first use, so that importing graphnorm costs next to nothing.
+_HOMES = {
+    "CheckReport": "graphnorm.report",
+    "Report": "graphnorm.report",
+    "RescalingGraph": "graphnorm.graph",
+    "Result": "graphnorm.canonical",
+    "canonicalize": "graphnorm.canonical",
+    "check": "graphnorm.equivalence",
+    "trace": "graphnorm.tracing",
+}
+
+__all__ = [
+    "CheckReport",
+    "ExportError",
+    "GraphNormError",
+    "InputError",
+    "ModelFileError",
+    "NotEquivalentError",
+    "Report",
+    "RescalingGraph",
+    "Result",
+    "canonicalize",
+    "check",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'graphnorm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

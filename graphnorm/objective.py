@@ -7,7 +7,7 @@ lambda = c^(p h), h the number of weight layers after the weight on the longest 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -115,4 +115,18 @@ def _layers_after(graph: RescalingGraph) -> dict[int, int]:
         for name in node.inputs:
             if name:
                 after[name] = max(after.get(name, 0), here)
+    return found
+
+
+def energy_by_weight(
+    graph: RescalingGraph, new: Mapping[str, ir.Array], p: float
+) -> dict[str, tuple[float, float]]:
+    """Weight name -> sum |w|^p before and after, for multiplicative weights in network order."""
+    found: dict[str, tuple[float, float]] = {}
+    for demand in sorted(graph.demands, key=lambda d: d.node):
+        name = demand.weight
+        if demand.role == "weight" and name not in found:
+            before = float(_power_sum(graph.network.weights[name], [], p))
+            after = float(_power_sum(new[name], [], p)) if name in new else before
+            found[name] = (before, after)
     return found

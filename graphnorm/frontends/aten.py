@@ -14,6 +14,7 @@ from graphnorm.frontends import (
     aten_norm,
     aten_pool,
     aten_reduce,
+    aten_rnn,
     aten_shape,
 )
 from graphnorm.frontends.aten_call import Call, Lowerings, Unlowerable
@@ -28,6 +29,7 @@ FAMILIES = (
     aten_norm,
     aten_pool,
     aten_reduce,
+    aten_rnn,
     aten_shape,
 )
 LOWERINGS = Lowerings()

@@ -107,15 +107,28 @@ class Call:
 
     def split(self, x: Value, sizes: Sequence[int], axis: int, dynamic: frozenset[int]) -> list[Value]:
         """Cut an intermediate value into pieces of these sizes along an axis."""
-        pieces = []
-        for size in sizes:
-            shape = [size if i == axis else length for i, length in enumerate(known_shape(x))]
-            name = self.unique(f"{self.name}.split")
-            self.values[name] = Value(name, tuple(shape), x.dtype, dynamic)
-            pieces.append(self.values[name])
-        names = tuple(piece.name for piece in pieces)
-        self._emit(names[0], "Split", (x, list(sizes)), names, {"axis": axis})
-        return pieces
+        shapes = [
+            [size if i == axis else length for i, length in enumerate(known_shape(x))] for size in sizes
+        ]
+        return self.steps("Split", x, list(sizes), shapes=shapes, dynamic=dynamic, axis=axis)
+
+    def steps(
+        self,
+        op: str,
+        *operands: Operand,
+        shapes: Sequence[Sequence[int]],
+        dynamic: frozenset[int] = frozenset(),
+        **attributes: Any,
+    ) -> list[Value]:
+        """Emit a node with several intermediate results, of the first operand's type."""
+        dtype = self._dtype_of(operands)
+        results = [
+            Value(self.unique(f"{self.name}.{op.lower()}"), tuple(shape), dtype, dynamic) for shape in shapes
+        ]
+        self.values.update((value.name, value) for value in results)
+        names = tuple(value.name for value in results)
+        self._emit(names[0], op, operands, names, attributes)
+        return results
 
     def out(self, op: str, *operands: Operand, count: int = 1, **attributes: Any) -> None:
         """Emit the node that yields the call's first ``count`` outputs; no other may be used."""

@@ -196,7 +196,8 @@ def lerp(call: Call, x: Value, y: Value, weight: Value | Number) -> None:
     call.out("Add", x, call.step("Mul", difference, call.typed(weight, x.dtype), like=call.result))
 
 
-@TABLE.lowers("_to_copy", "to.dtype", "to.dtype_layout", "to.device", "type_as", "to.other")
+@TABLE.lowers("_to_copy", "to.dtype", "to.dtype_layout", "to.device")
+@TABLE.lowers("type_as", "to.other", ignores=(1,))
 def cast(call: Call, x: Value, *_: object) -> None:
     dtype = call.result.dtype
     if x.dtype == dtype:

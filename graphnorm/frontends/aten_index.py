@@ -77,6 +77,40 @@ def scatter(call: Call, x: Value, axis: int, index: Value, source: Value | Numbe
     call.out("ScatterElements", x, index, source, axis=axis_of(axis, rank(x)))
 
 
+@TABLE.lowers("slice_scatter")
+def slice_scatter(
+    call: Call,
+    x: Value,
+    source: Value,
+    axis: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> None:
+    """The slice replaced: what is before it, the source, what is after it."""
+    axis = axis_of(axis, rank(x))
+    size = known_shape(x)[axis]
+    first, last, _ = slice(start, end).indices(size)
+    if step != 1 or axis in x.dynamic or last <= first:
+        raise Unlowerable
+    source = call.typed(source, x.dtype)
+    if last - first == size:  # then x does not matter, and the call is left to the sound fallback
+        raise Unlowerable
+    kept = [0] * bool(first) + [2] * bool(size - last)
+    pieces = dict(enumerate(call.split(x, [first, last - first, size - last], axis, x.dynamic)))
+    pieces[1] = source
+    call.out("Concat", *(pieces[i] for i in sorted([*kept, 1])), axis=axis)
+
+
+@TABLE.lowers("select_scatter")
+def select_scatter(call: Call, x: Value, source: Value, axis: int, index: int) -> None:
+    axis = axis_of(axis, rank(x))
+    index %= known_shape(x)[axis] or 1
+    shape = [1 if i == axis else size for i, size in enumerate(known_shape(x))]
+    source = call.step("Unsqueeze", source, [axis], shape=shape, dynamic=x.dynamic)
+    slice_scatter(call, x, source, axis, index, index + 1)
+
+
 @TABLE.lowers("unfold")
 def unfold(call: Call, x: Value, axis: int, size: int, step: int) -> None:
     """Windows along an axis: their entries become a last axis."""

@@ -22,8 +22,7 @@ from graphnorm.ir import Value
 
 TABLE = Lowerings()
 RESHAPES = (
-    "view", "reshape", "_unsafe_view", "flatten.using_ints", "unflatten.int", "reshape_as", "view_as",
-    "atleast_1d", "atleast_2d",
+    "view", "reshape", "_unsafe_view", "flatten.using_ints", "unflatten.int", "atleast_1d", "atleast_2d",
 )  # fmt: skip
 PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 LAST = np.iinfo(np.int64)
@@ -36,6 +35,7 @@ def _reshaped(call: Call, x: Value, shape: Sequence[int]) -> Value:
 
 
 @TABLE.lowers(*RESHAPES)
+@TABLE.lowers("reshape_as", "view_as", ignores=(1,))
 def reshape(call: Call, x: Value, *_: object) -> None:
     if 0 in call.shape:
         call.out("Reshape", x, call.shape, allowzero=1)
@@ -81,7 +81,8 @@ def squeeze(call: Call, x: Value, axes: int | Sequence[int] | None = None) -> No
         call.out("Squeeze", x, chosen)
 
 
-@TABLE.lowers("expand", "broadcast_to", "expand_as")
+@TABLE.lowers("expand", "broadcast_to")
+@TABLE.lowers("expand_as", ignores=(1,))
 def expand(call: Call, x: Value, *_: object) -> None:
     call.out(
         "Identity" if x.shape == call.shape else "Expand", x, *([] if x.shape == call.shape else [call.shape])

@@ -134,12 +134,12 @@ class Propagation:
         if attribute in node.attributes:
             return np.asarray(node.attributes[attribute])
         name = self.operand(node, index) if index is not None else ""
-        return self.constant(name) if name else None
+        return self.constant(name) if name and not self.value(name).dynamic else None
 
     def is_dynamic_argument(self, node: Node, index: int) -> bool:
-        """Whether operand `index` is present but not known."""
+        """Whether operand `index` is present but not known, or known for the example size only."""
         name = self.operand(node, index)
-        return bool(name) and self.constant(name) is None
+        return bool(name) and (self.constant(name) is None or bool(self.value(name).dynamic))
 
     def labels(self, name: str) -> Labels:
         """Labels of an operand of any kind; a weight gets labels of its own, one per entry."""

@@ -131,6 +131,9 @@ def apply_move(ctx: Propagation, node: Node) -> None:
         axis = int(node.attributes.get("axis", 0)) % labels.ndim
         labels = ctx.uniform(labels, [axis], "gathered with indices known only at run time")
         moved = [lb.take(labels, np.zeros((1,) * ctx.rank(node.inputs[1]), dtype=np.int64), axis)]
+    if moved is None and node.op == "Slice" and (axes := ctx.static(node, "axes", 3)) is not None:
+        cut = [int(axis) % labels.ndim for axis in axes]
+        moved = [ctx.uniform(labels, cut, "sliced by amounts known only at run time")]
     if moved is None:
         labels = ctx.uniform(labels, range(labels.ndim), "moved by amounts known only at run time")
         moved = [labels.reshape(-1)[:1]] * len(node.outputs)

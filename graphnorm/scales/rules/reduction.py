@@ -54,8 +54,11 @@ def along_axis(ctx: Propagation, node: Node) -> None:
     """Cumulative sums, sorting and selection along one axis; integer results are pinned."""
     labels = ctx.labels(node.inputs[0])
     axis = ctx.static(node, "axis", 1 if node.op == "CumSum" else None)
-    which = range(labels.ndim) if axis is None and node.op == "CumSum" else [int(axis if axis is not None else _DEFAULT_AXIS[node.op])]
-    labels = ctx.uniform(labels, [a % labels.ndim for a in which])
+    default = _DEFAULT_AXIS.get(node.op)
+    if axis is None and default is None:
+        labels = ctx.uniform(labels, range(labels.ndim))
+    else:
+        labels = ctx.uniform(labels, [int(default if axis is None else axis) % labels.ndim])  # type: ignore[arg-type]
     for name in node.outputs:
         if name:
             ctx.set(name, labels if ctx.value(name).is_float else pinned(ctx.rank(name)))

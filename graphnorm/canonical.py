@@ -1,0 +1,191 @@
+"""Canonicalisation: trace, solve, apply, emit, verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from graphnorm.coefficients import LOG2, Rescaled, powers_of_two, rescale
+from graphnorm.errors import InputError, NotEquivalentError
+from graphnorm.graph import Floats, RescalingGraph, build
+from graphnorm.objective import build_problem, energy_by_weight
+from graphnorm.report import Report, Verification, degenerate_groups
+from graphnorm.solver.cyclic import Solution, solve
+from graphnorm.solver.problem import Problem, objective
+from graphnorm.sources import Source, open_model
+from graphnorm.verification.certificate import check_certificate
+from graphnorm.verification.measure import battery, measure
+
+MODES = ("optimal", "exact")
+Progress = Callable[[str], None]
+_ROUNDS = 8  # of freezing channels whose coefficients leave the float format
+
+
+@dataclass(frozen=True)
+class Result:
+    """A canonicalised model.
+
+    Attributes:
+        model: the re-parameterised model, of the kind that was given.
+        coefficients: weight name -> factors (multiplied), broadcastable to the weight.
+        report: what was done, and the proof.
+        source: the original with its front end (to save the model in its format).
+        graph: the rescaling graph.
+    """
+
+    model: Any
+    coefficients: Mapping[str, Floats]
+    report: Report
+    source: Source
+    graph: RescalingGraph
+
+
+def canonicalize(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    p: float = 2.0,
+    c: float = 1.0,
+    mode: str = "optimal",
+    tol: float = 1e-8,
+    max_cycles: int = 1000,
+    verify: bool = True,
+    inplace: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Result:
+    """Rescale a model to the unique minimum of its weights' l_p norm, keeping its function.
+
+    Args:
+        model: see `graphnorm.trace`.
+        example_inputs: inputs to trace a torch module with, and to verify on.
+        kwargs: keyword inputs of a torch module.
+        input_shapes: sizes of an ONNX model's symbolic dimensions, by input name.
+        p: exponent of the norm, > 0.
+        c: asymmetry of ENorm-c (Stock et al. 2019, section 3.4), > 0; 1 is symmetric.
+        mode: ``optimal``, or ``exact``: coefficients are powers of two, outputs stay bit-identical.
+        tol: stop when max |log(in / out)| over all neurons is at most this.
+        max_cycles: limit on solver cycles.
+        verify: check the certificate and run both models.
+        inplace: change a torch model itself.
+        device: where to measure: ``auto``, ``cpu``, ``cuda``.
+        progress: called with the name of each stage.
+
+    Raises:
+        InputError: options or model cannot be taken.
+        NotEquivalentError: verification failed; nothing was changed.
+    """
+    _check_options(p, c, mode, tol)
+    tell = progress or (lambda stage: None)
+    clock = _Clock()
+    tell("tracing")
+    source = open_model(model, example_inputs, kwargs, input_shapes)
+    if inplace and not hasattr(source, "call"):
+        raise InputError("inplace=True is for torch models; an ONNX model comes back as result.model")
+    graph = build(source.network)
+    clock.lap("trace")
+    tell("solving")
+    problem = build_problem(graph, p, c)
+    solution, rescaled, z = _solve(graph, problem, mode == "exact", tol, max_cycles)
+    clock.lap("solve")
+    energy = energy_by_weight(graph, rescaled.weights, p)
+    if verify:
+        tell("checking the certificate")
+    verification = _prove(graph, rescaled, z, mode == "exact") if verify else Verification("not verified")
+    clock.lap("verify")
+    tell("applying")
+    emitted = source.emit(rescaled.weights)
+    clock.lap("apply")
+    if verify:
+        tell("measuring")
+        verification = _measured(source, emitted, verification, device)
+        clock.lap("verify")
+        if verification.verdict == "differs":
+            raise NotEquivalentError(f"{source.network.name}: the rescaled model is not the same function: {verification.failure}")
+    if inplace:
+        emitted = source.emit(rescaled.weights, inplace=True)
+    final = objective(problem, z)
+    report = Report(
+        model=source.network.name,
+        dimension=graph.dimension,
+        objective={"before": solution.before, "after": final},
+        solver={
+            "cycles": solution.cycles,
+            "imbalance": solution.imbalance,
+            "converged": solution.converged,
+            "optimum": solution.after,
+            "limited_channels": len(rescaled.lost),
+        },
+        options={"p": p, "c": c, "mode": mode, "tol": tol},
+        pins=graph.pins,
+        degenerate=degenerate_groups(graph, solution.degenerate),
+        unknown=graph.scales.unknown,
+        energy=energy,
+        verification=verification,
+        seconds=clock.laps,
+    )
+    return Result(emitted, rescaled.coefficients, report, source, graph)
+
+
+def _check_options(p: float, c: float, mode: str, tol: float) -> None:
+    if not (np.isfinite(p) and p > 0):
+        raise InputError(f"p must be a positive number, got {p}")
+    if not (np.isfinite(c) and c > 0):
+        raise InputError(f"c must be a positive number, got {c}")
+    if mode not in MODES:
+        raise InputError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if not tol > 0:
+        raise InputError(f"tol must be positive, got {tol}")
+
+
+def _solve(
+    graph: RescalingGraph, problem: Problem, exact: bool, tol: float, max_cycles: int
+) -> tuple[Solution, Rescaled, Floats]:
+    """Solve and apply; channels whose coefficients don't fit the float format are held at 1."""
+    frozen = np.zeros(problem.count, dtype=bool)
+    lost = np.empty(0, dtype=np.int64)
+    while True:
+        solution = solve(problem, tol, max_cycles, frozen=frozen)
+        z = powers_of_two(graph, solution.z) if exact else solution.z
+        for _ in range(_ROUNDS if exact else 1):
+            rescaled = rescale(graph, z, exact)
+            lost = np.union1d(lost, rescaled.lost)
+            if not len(rescaled.lost):
+                return solution, replace(rescaled, lost=lost), z
+            z = z.copy()
+            z[rescaled.lost] = 0.0
+        if frozen[rescaled.lost].all():  # freezing everything involved always ends: z = 0 fits
+            frozen[:] = True
+        frozen[rescaled.lost] = True
+
+
+def _prove(graph: RescalingGraph, rescaled: Rescaled, z: Floats, exact: bool) -> Verification:
+    x = graph.log_scales(z)
+    if exact:
+        x = np.rint(x / LOG2) * LOG2
+    certificate = check_certificate(graph, {**graph.network.weights, **rescaled.weights}, x, exact)
+    return Verification("proved" if certificate.valid else "differs", certificate)
+
+
+def _measured(source: Source, emitted: Any, verification: Verification, device: str) -> Verification:
+    inputs = battery(source.network, source.example)
+    measurement = measure(source.runner(source.model, device), source.runner(emitted, device), inputs)
+    verdict = verification.verdict if measurement.agrees else "differs"
+    return Verification(verdict, verification.certificate, measurement)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,210 @@
+"""The equivalence checker: are two models the same function?
+
+1. structure: both graphs have the same operators, attributes, constants and wiring;
+2. proof: some rescaling turns A's weights into B's: recover its coefficients from the ratios of the
+   weights, then check the certificate on all of them;
+3. measurement: run both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg
+
+from graphnorm import ir
+from graphnorm.errors import InputError
+from graphnorm.graph import Floats, RescalingGraph, build
+from graphnorm.report import CheckReport, Verification
+from graphnorm.scales.labels import align
+from graphnorm.sources import Source, open_model
+from graphnorm.verification.certificate import Certificate, check_certificate
+from graphnorm.verification.measure import battery, measure
+
+_SLACK = 8.0  # half ulps: B was rounded once, and the coefficients are recovered from rounded weights
+
+
+def check(
+    a: Any,
+    b: Any,
+    example_inputs: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    device: str = "auto",
+) -> CheckReport:
+    """Compare two models (torch modules, exported programs, ONNX models or files, also mixed).
+
+    Args:
+        a: the reference.
+        b: the model to judge.
+        example_inputs: inputs to trace and run torch modules with; used for both models.
+        kwargs: keyword inputs of torch modules.
+        input_shapes: sizes of ONNX symbolic dimensions, by input name.
+        device: where to run.
+
+    Raises:
+        InputError: a model cannot be taken, or the two take different inputs.
+    """
+    start = time.perf_counter()
+    first = open_model(a, example_inputs, kwargs, input_shapes)
+    second = open_model(b, example_inputs, kwargs, input_shapes)
+    _check_signatures(first.network, second.network)
+    traced = time.perf_counter()
+    certificate, note, identical = _prove(first.network, second.network)
+    proved = time.perf_counter()
+    measurement = measure(
+        first.runner(first.model, device), second.runner(second.model, device), _inputs(first, second)
+    )
+    seconds = {
+        "trace": traced - start,
+        "prove": proved - traced,
+        "verify": time.perf_counter() - proved,
+    }
+    if not measurement.agrees:
+        verdict = "differs"
+    elif identical:
+        verdict = "identical"
+    else:
+        verdict = "proved" if certificate is not None and certificate.valid else "agrees"
+    kept = certificate if certificate is not None and certificate.valid else None
+    return CheckReport(Verification(verdict, kept, measurement), note, seconds)
+
+
+def _inputs(first: Source, second: Source) -> list[tuple[str, list[ir.Array]]]:
+    example = first.example if first.example is not None else second.example
+    return battery(first.network, example)
+
+
+def _check_signatures(a: ir.Graph, b: ir.Graph) -> None:
+    shapes = [[(g.values[n].shape, g.values[n].dtype) for n in g.inputs] for g in (a, b)]
+    if len(shapes[0]) != len(shapes[1]):
+        raise InputError(f"{a.name} takes {len(shapes[0])} inputs, {b.name} takes {len(shapes[1])}")
+    for name, one, two in zip(a.inputs, *shapes, strict=True):
+        if one != two:
+            raise InputError(f"input {name!r}: {a.name} takes {one[1]}{one[0]}, {b.name} takes {two[1]}{two[0]}")
+
+
+def _prove(a: ir.Graph, b: ir.Graph) -> tuple[Certificate | None, str, bool]:
+    """(certificate, why there is none, whether all bits are the same)."""
+    pairing, note = pair_weights(a, b)
+    if pairing is None:
+        return None, note, False
+    weights = {name: b.weights[other] for name, other in pairing.items()}
+    if all(_same_bits(a.weights[name], weights[name]) for name in a.weights):
+        return None, "", True
+    graph = build(a)
+    try:
+        x = recover(graph, weights)
+    except ValueError as error:
+        return None, str(error), False
+    certificate = check_certificate(graph, weights, x, slack=_SLACK)
+    return certificate, "" if certificate.valid else certificate.failure, False
+
+
+def _same_bits(first: ir.Array, second: ir.Array) -> bool:
+    return first.shape == second.shape and first.dtype == second.dtype and first.tobytes() == second.tobytes()
+
+
+@dataclass
+class _Renaming:
+    """Value names of A -> value names of B, one to one."""
+
+    forward: dict[str, str]
+    backward: dict[str, str]
+
+    def agree(self, one: str, two: str) -> bool:
+        return self.forward.setdefault(one, two) == two and self.backward.setdefault(two, one) == one
+
+
+def pair_weights(a: ir.Graph, b: ir.Graph) -> tuple[dict[str, str] | None, str]:
+    """Match the graphs node by node; returns A's weight names -> B's, or None and where they part."""
+    if len(a.nodes) != len(b.nodes):
+        return None, f"the graphs have {len(a.nodes)} and {len(b.nodes)} operators"
+    names = _Renaming({"": ""}, {"": ""})
+    for one, two in zip(a.inputs, b.inputs, strict=True):
+        names.agree(one, two)
+    for node, other in zip(a.nodes, b.nodes, strict=True):
+        where = f"{node.op} {node.label}"
+        if node.op != other.op or not _same_attributes(node.attributes, other.attributes):
+            return None, f"{where} stands against {other.op} {other.label}, or their attributes differ"
+        if len(node.inputs) != len(other.inputs) or len(node.outputs) != len(other.outputs):
+            return None, f"{where} and its counterpart have different operands"
+        pairs = zip((*node.inputs, *node.outputs), (*other.inputs, *other.outputs), strict=True)
+        if not all(names.agree(one, two) for one, two in pairs):
+            return None, f"{where} is wired differently"
+    if not all(names.agree(one, two) for one, two in zip(a.outputs, b.outputs, strict=True)):
+        return None, "the outputs are wired differently"
+    for one, two in names.forward.items():
+        if (one in a.constants) != (two in b.constants) or (one in a.weights) != (two in b.weights):
+            return None, f"{one!r} is a weight in one model and a constant in the other"
+        if one in a.constants and not _same_bits(a.constants[one], b.constants[two]):
+            return None, f"constant {one!r} differs"
+    # A weight that no node reads cannot matter: pair it with itself.
+    unread = {name: name for name in a.weights if name not in names.forward and name in b.weights}
+    pairing = {name: names.forward[name] for name in a.weights if name in names.forward} | unread
+    missing = [name for name in a.weights if name not in pairing]
+    return (None, f"weight {missing[0]!r} has no counterpart") if missing else (pairing, "")
+
+
+def _same_attributes(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    if one.keys() != two.keys():
+        return False
+    return all(np.array_equal(np.asarray(one[key]), np.asarray(two[key])) for key in one)
+
+
+def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
+    """Least-squares label log-scales that turn the graph's weights into `other`.
+
+    One equation log(b / a) = scale per row and column of each weight, at its largest entry.
+
+    Raises:
+        ValueError: a pair of weights has different shapes, signs or zeros.
+    """
+    forms: list[sp.csr_array] = []
+    targets: list[Floats] = []
+    for demand in graph.demands:
+        if not demand.terms:
+            continue
+        old = demand.region(graph.network.weights[demand.weight]).astype(np.float64)
+        given = other[demand.weight]
+        if given.shape != graph.network.weights[demand.weight].shape:
+            raise ValueError(f"weight {demand.weight!r} has another shape")
+        new = demand.region(given).astype(np.float64)
+        if (np.sign(old) != np.sign(new)).any():
+            raise ValueError(f"weight {demand.weight!r} has entries of another sign")
+        chosen = _largest_entries(old)
+        if len(chosen):
+            row = sp.csr_array((len(chosen), graph.solution.basis.shape[1]))
+            for c, labels in demand.terms:
+                spread = np.broadcast_to(align(labels, old.ndim), old.shape).ravel()
+                row = row + c * graph.solution.basis[spread[chosen]]
+            forms.append(sp.csr_array(row))
+            targets.append(np.log(new.ravel()[chosen] / old.ravel()[chosen]))
+    z = np.zeros(graph.solution.count)
+    if forms:
+        matrix = sp.csc_array(sp.vstack(forms))
+        normal = matrix.T @ matrix + 1e-12 * sp.eye_array(matrix.shape[1])
+        z = scipy.sparse.linalg.spsolve(sp.csc_array(normal), matrix.T @ np.concatenate(targets))
+    return graph.log_scales(z)
+
+
+def _largest_entries(values: Floats) -> np.ndarray:
+    """Flat indices of the largest |entry| of each slice along each of the first two axes."""
+    magnitude = np.abs(values)
+    index = np.arange(values.size).reshape(values.shape)
+    found = [np.empty(0, dtype=np.int64)]
+    for axis in range(min(values.ndim, 2)) if values.ndim else ():
+        flat = np.moveaxis(magnitude, axis, 0).reshape(values.shape[axis], -1)
+        positions = np.moveaxis(index, axis, 0).reshape(values.shape[axis], -1)
+        best = flat.argmax(axis=1)
+        rows = np.arange(len(flat))
+        found.append(positions[rows, best][flat[rows, best] > 0])
+    if not values.ndim and magnitude > 0:
+        return np.zeros(1, dtype=np.int64)
+    return np.unique(np.concatenate(found))

@@ -1,0 +1,111 @@
+"""ATen -> ONNX: recurrent layers.
+
+torch stacks the gates of an LSTM as (i, f, g, o), ONNX as (i, o, f, g); of a GRU as (r, z, n) and
+(z, r, n).  Weights are reordered by nodes, so that a rescaling finds its way back to the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphnorm.frontends.aten_call import Call, Lowering, Lowerings, Unlowerable, known_shape, rank
+from graphnorm.ir import Value
+
+TABLE = Lowerings()
+# ATen name: (ONNX operator, torch's gate at each of ONNX's positions, extra attributes)
+CELLS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "lstm": ("LSTM", (0, 3, 1, 2), {}),
+    "gru": ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
+    "rnn_tanh": ("RNN", (0,), {"activations": ["Tanh"]}),
+    "rnn_relu": ("RNN", (0,), {"activations": ["Relu"]}),
+}
+
+
+def _gates(call: Call, weight: Value, order: Sequence[int]) -> Value:
+    """The gates in ONNX's order, with a leading axis for the direction."""
+    if len(order) > 1:
+        size = known_shape(weight)[0] // len(order)
+        blocks = call.split(weight, [size] * len(order), 0, frozenset())
+        weight = call.step("Concat", *(blocks[i] for i in order), like=weight, axis=0)
+    return call.step("Unsqueeze", weight, [0], shape=(1, *known_shape(weight)))
+
+
+def _joined(call: Call, values: Sequence[Value], axis: int = 0) -> Value:
+    if len(values) == 1:
+        return values[0]
+    shape = list(known_shape(values[0]))
+    shape[axis] = sum(known_shape(value)[axis] for value in values)
+    return call.step("Concat", *values, shape=shape, dynamic=values[0].dynamic, axis=axis)
+
+
+def _recurrent(aten: str) -> Lowering:
+    op, order, extra = CELLS[aten]
+
+    def lower(
+        call: Call,
+        x: Value,
+        initial: Sequence[Value] | Value,
+        parameters: Sequence[Value],
+        has_biases: bool,
+        layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> None:
+        directions = 2 if bidirectional else 1
+        states = [initial] if isinstance(initial, Value) else list(initial)
+        each = 4 if has_biases else 2
+        if rank(x) != 3 or len(parameters) != each * layers * directions:
+            raise Unlowerable  # a packed sequence, or an LSTM with projections
+        if batch_first:
+            x = _turned(call, x, [1, 0, 2])
+        time, batch, _ = known_shape(x)
+        hidden = known_shape(states[0])[2]
+        attributes = dict(extra) | {
+            "direction": "bidirectional" if bidirectional else "forward",
+            "hidden_size": hidden,
+        }
+        if "activations" in extra:
+            attributes["activations"] = extra["activations"] * directions
+        starts = [[s] if layers == 1 else call.split(s, [directions] * layers, 0, s.dynamic) for s in states]
+        finals: list[list[Value]] = [[] for _ in states]
+        for layer in range(layers):
+            mine = parameters[layer * each * directions : (layer + 1) * each * directions]
+            stacked = [[_gates(call, weight, order) for weight in mine[i::each]] for i in range(each)]
+            bias = None
+            if has_biases:
+                pairs = zip(stacked[2], stacked[3], strict=True)
+                bias = _joined(call, [_joined(call, pair, axis=1) for pair in pairs])
+            results = call.steps(
+                op, x, _joined(call, stacked[0]), _joined(call, stacked[1]), bias, None,
+                *(start[layer] for start in starts),
+                shapes=[(time, directions, batch, hidden), *[(directions, batch, hidden)] * len(states)],
+                **attributes,
+            )  # fmt: skip
+            for final, state in zip(finals, results[1:], strict=True):
+                final.append(state)
+            turned = _turned(call, results[0], [0, 2, 1, 3])
+            x = call.step("Reshape", turned, [time, batch, directions * hidden],
+                          shape=(time, batch, directions * hidden))  # fmt: skip
+            if dropout and train and layer < layers - 1:
+                x = call.step(
+                    "Dropout", x, call.number(dropout, "float32"), call.number(True, "bool"), like=x
+                )
+        call.out_at(0, "Transpose" if batch_first else "Identity", x,
+                    **({"perm": [1, 0, 2]} if batch_first else {}))  # fmt: skip
+        for index, final in enumerate(finals, start=1):
+            call.out_at(index, "Concat", *final, axis=0)
+
+    return lower
+
+
+def _turned(call: Call, x: Value, perm: list[int]) -> Value:
+    shape = [known_shape(x)[axis] for axis in perm]
+    dynamic = frozenset(new for new, old in enumerate(perm) if old in x.dynamic)
+    return call.step("Transpose", x, shape=shape, dynamic=dynamic, perm=perm)
+
+
+for _name in CELLS:
+    TABLE.add(f"{_name}.input", _recurrent(_name))

@@ -1,0 +1,133 @@
+"""What a canonicalisation or an equivalence check found, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from graphnorm.graph import Cause, RescalingGraph
+from graphnorm.verification.certificate import Certificate
+from graphnorm.verification.measure import Measurement
+
+EQUIVALENT = ("identical", "proved", "agrees")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Verdict and evidence.
+
+    Attributes:
+        verdict: ``identical``, ``proved``, ``agrees``, ``differs``, or ``not verified``.
+        certificate: the proof, if one was tried.
+        measurement: the runs, if the models were run.
+    """
+
+    verdict: str
+    certificate: Certificate | None = None
+    measurement: Measurement | None = None
+
+    @property
+    def failure(self) -> str:
+        """Where the models part; empty if they don't."""
+        parts = [part.failure for part in (self.certificate, self.measurement) if part is not None]
+        return "; ".join(part for part in parts if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only."""
+        measured = None if self.measurement is None else asdict(self.measurement)
+        return {
+            "verdict": self.verdict,
+            "rmse_ratio": None if self.measurement is None else self.measurement.rmse_ratio,
+            "failure": self.failure,
+            "certificate": None if self.certificate is None else asdict(self.certificate),
+            "measurement": measured,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything `canonicalize` did.
+
+    Attributes:
+        dimension: number of independent rescalings.
+        objective: ``before`` and ``after``: sum |w|^p over multiplicative weights that can move.
+        solver: ``cycles``, ``imbalance`` (max |log(in / out)|), ``converged``.
+        exact: ``mode`` and, in exact mode, what exactness cost.
+        pins: causes that fix scales.
+        degenerate: channel groups with channels that have no minimiser, left at 1.
+        unknown: operators without a rule -> the nodes pinned by them.
+        energy: layer -> (before, after), sum |w|^p of each multiplicative weight.
+        verification: verdict and evidence.
+        seconds: time of each stage.
+    """
+
+    model: str
+    dimension: int
+    objective: Mapping[str, float]
+    solver: Mapping[str, Any]
+    options: Mapping[str, Any]
+    pins: tuple[Cause, ...]
+    degenerate: Mapping[str, int]
+    unknown: Mapping[str, list[str]]
+    energy: Mapping[str, tuple[float, float]]
+    verification: Verification
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form (keys as documented in the README)."""
+        return {
+            "model": self.model,
+            "dimension": self.dimension,
+            "objective": dict(self.objective),
+            "solver": dict(self.solver),
+            "options": dict(self.options),
+            "pins": [asdict(pin) for pin in self.pins],
+            "degenerate": [{"group": name, "channels": n} for name, n in self.degenerate.items()],
+            "unknown_operators": {op: list(where) for op, where in self.unknown.items()},
+            "energy": {name: {"before": b, "after": a} for name, (b, a) in self.energy.items()},
+            "verification": self.verification.to_dict(),
+            "seconds": dict(self.seconds),
+        }
+
+    def with_seconds(self, **seconds: float) -> Report:
+        """A copy with more timings."""
+        return replace(self, seconds={**self.seconds, **seconds})
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Outcome of an equivalence check of two models."""
+
+    verification: Verification
+    note: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """``identical``, ``proved``, ``agrees`` or ``differs``."""
+        return self.verification.verdict
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether no difference was found."""
+        return self.verdict in EQUIVALENT
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "verification": self.verification.to_dict(),
+            "note": self.note,
+            "seconds": dict(self.seconds),
+        }
+
+
+def degenerate_groups(graph: RescalingGraph, variables: Any) -> dict[str, int]:
+    """Channel group -> how many of its variables are degenerate."""
+    counts: dict[str, int] = {}
+    hit = set(variables.tolist())
+    for group in graph.groups:
+        n = len(hit.intersection(group.variables.tolist()))
+        if n:
+            counts[group.name] = n
+    return counts

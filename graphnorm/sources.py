@@ -1,0 +1,187 @@
+"""One face for the kinds of model that graphnorm takes: read, emit, run, save.
+
+torch and onnx are imported only when a model of theirs arrives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphnorm import ir
+from graphnorm.errors import InputError, ModelFileError
+
+if TYPE_CHECKING:
+    from graphnorm.verification.measure import Runner
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and what can be done with it.
+
+    Attributes:
+        model: torch module, exported program or ONNX model.
+        network: its intermediate representation.
+        example: arrays for the network's inputs, if the caller gave any.
+    """
+
+    model: Any
+    network: ir.Graph
+    example: list[ir.Array] | None
+
+    def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
+        """The model with these weights replaced; a copy unless `inplace`."""
+        raise NotImplementedError
+
+    def runner(self, model: Any, device: str) -> Runner:
+        """A runner for the original or an emitted model."""
+        raise NotImplementedError
+
+    def save(self, model: Any, path: Path, force: bool) -> None:
+        """Write an emitted model."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TorchSource(Source):
+    """A torch module or exported program; `call` are its example ``(args, kwargs)``."""
+
+    call: tuple[Any, Any] = ((), {})
+
+    def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
+        from graphnorm.emission.torch_module import rescale_torch
+
+        return rescale_torch(self.model, weights, inplace=inplace)
+
+    def runner(self, model: Any, device: str) -> Runner:
+        from graphnorm.verification.torch_runner import TorchRunner
+
+        return TorchRunner(model, self.call, device)
+
+    def save(self, model: Any, path: Path, force: bool) -> None:
+        from torch import nn
+
+        from graphnorm.emission.torch_module import save_torch
+
+        if path.suffix == ".pt2" and isinstance(model, nn.Module):
+            import torch
+
+            model = torch.export.export(model, self.call[0], self.call[1], strict=False)
+        save_torch(model, path, force=force)
+
+
+@dataclass(frozen=True)
+class OnnxSource(Source):
+    """An ``onnx_ir.Model``."""
+
+    def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
+        from graphnorm.emission.onnx_file import rescale_onnx
+
+        if inplace:
+            raise InputError("an ONNX model is never changed in place; use result.model")
+        return rescale_onnx(self.model, weights)
+
+    def runner(self, model: Any, device: str) -> Runner:
+        from graphnorm.verification.onnx_runner import OnnxRunner
+
+        return OnnxRunner(model, self.network.inputs, device)
+
+    def save(self, model: Any, path: Path, force: bool) -> None:
+        from graphnorm.emission.onnx_file import save_onnx
+
+        save_onnx(model, path, like=self.model, force=force)
+
+
+def open_model(
+    model: Any,
+    example_inputs: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Source:
+    """Read a model of any supported kind.
+
+    Args:
+        model: ``nn.Module``, ``fx.GraphModule``, ``ExportedProgram``, ``onnx_ir.Model``,
+            ``onnx.ModelProto``, or the path of a ``.onnx`` or ``.pt2`` file.
+        example_inputs: torch: positional inputs (tensor or tuple). ONNX: arrays by name or in order.
+        kwargs: torch: keyword inputs.
+        input_shapes: ONNX: sizes for symbolic dimensions, by input name.
+
+    Raises:
+        InputError: the model is of no kind that graphnorm knows.
+        ModelFileError: the file is missing, damaged, unsupported or unsafe to read.
+    """
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
+        if path.suffix in {".pt2", ".pt", ".pth", ".bin", ".ckpt", ".pkl"}:
+            return _open_torch(path, example_inputs, kwargs)
+        if not path.exists():
+            raise ModelFileError(f"{path}: no such file; graphnorm reads .onnx and .pt2 files")
+        return _open_onnx(path, example_inputs, input_shapes)
+    home = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
+    if "torch" in home:
+        return _open_torch(model, example_inputs, kwargs)
+    if home & {"onnx", "onnx_ir"}:
+        return _open_onnx(model, example_inputs, input_shapes)
+    raise InputError(
+        f"cannot take a model of type {type(model).__name__}; expected a torch module, an exported program, "
+        "an ONNX model, or the path of a .onnx or .pt2 file"
+    )
+
+
+def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> TorchSource:
+    try:
+        import torch
+        from torch.utils._pytree import tree_leaves
+    except ImportError as error:
+        raise InputError("this model needs torch: pip install 'graphnorm[torch]'") from error
+    from graphnorm.frontends.torch_export import load_program, read_torch
+    from graphnorm.frontends.torch_tensors import to_numpy
+
+    if isinstance(model, Path):
+        model = load_program(model)
+    args = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else example_inputs
+    network = read_torch(model, None if args is None else tuple(args), kwargs)
+    if isinstance(model, torch.export.ExportedProgram):
+        call = model.example_inputs if args is None else (tuple(args), dict(kwargs or {}))
+    else:
+        call = (tuple(args or ()), dict(kwargs or {}))
+    if call is None:
+        raise InputError("this exported program holds no example inputs; give some to run it with")
+    example = [to_numpy(leaf) for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor)]
+    return TorchSource(model, network, example, call)
+
+
+def _open_onnx(model: Any, example_inputs: Any, input_shapes: Mapping[str, Sequence[int]] | None) -> OnnxSource:
+    try:
+        from graphnorm.frontends.onnx_file import load_model, read_onnx
+        from graphnorm.frontends.onnx_load import to_model
+    except ImportError as error:
+        raise InputError("this model needs onnx and onnxruntime: pip install 'graphnorm[onnx]'") from error
+    if isinstance(model, Path):
+        model = load_model(model)
+    elif hasattr(model, "SerializeToString"):
+        model = to_model(model, "the given ModelProto")
+    loaded = model
+    shapes = dict(input_shapes or {})
+    if isinstance(example_inputs, Mapping):
+        shapes |= {name: np.shape(array) for name, array in example_inputs.items()}
+    network = read_onnx(loaded, shapes or None)
+    example: list[ir.Array] | None = None
+    if isinstance(example_inputs, Mapping):
+        missing = [name for name in network.inputs if name not in example_inputs]
+        if missing:
+            raise InputError(f"example inputs lack {', '.join(missing)}; the model takes {', '.join(network.inputs)}")
+        example = [np.asarray(example_inputs[name]) for name in network.inputs]
+    elif example_inputs is not None:
+        arrays = example_inputs if isinstance(example_inputs, list | tuple) else [example_inputs]
+        if len(arrays) != len(network.inputs):
+            raise InputError(f"{len(arrays)} example inputs given, the model takes {', '.join(network.inputs)}")
+        example = [np.asarray(array) for array in arrays]
+        network = read_onnx(loaded, {n: a.shape for n, a in zip(network.inputs, example, strict=True)})
+    return OnnxSource(loaded, network, example)

@@ -1,0 +1,31 @@
+"""`graphnorm.trace`: from a model to its rescaling graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphnorm.graph import RescalingGraph, build
+from graphnorm.sources import open_model
+
+
+def trace(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> RescalingGraph:
+    """Find every positive rescaling that a model's graph allows.
+
+    Args:
+        model: ``nn.Module``, ``fx.GraphModule``, ``ExportedProgram``, ONNX model, or the path of a
+            ``.onnx`` or ``.pt2`` file.
+        example_inputs: inputs to trace a torch module with (tensor or tuple); ONNX: arrays.
+        kwargs: keyword inputs of a torch module.
+        input_shapes: sizes of an ONNX model's symbolic dimensions, by input name.
+
+    Raises:
+        InputError: the model cannot be taken.
+    """
+    return build(open_model(model, example_inputs, kwargs, input_shapes).network)

@@ -1,0 +1,104 @@
+"""The certificate: a proof of equivalence that covers all inputs, over the reals.
+
+Given the constraints that the rules state for a network, log-scales x of its labels and two sets of
+weights, equivalence follows from two checks on arrays: x satisfies every equation, and each new weight is
+the old one times the demanded coefficient, correctly rounded (no error at all where coefficients are
+powers of two).  Weights without a coefficient must be the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphnorm import ir
+from graphnorm.coefficients import coefficient
+from graphnorm.graph import Floats, RescalingGraph
+from graphnorm.scales.demands import Demand
+
+_EQUATION_TOLERANCE = 1e-9  # log-scales are float64; the largest |x| in practice is below 100
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Outcome of a certificate check.
+
+    Attributes:
+        valid: whether the proof holds.
+        exact: whether every entry is the product without rounding.
+        worst_ulp: largest distance of a new weight from its product, in units of half an ulp.
+        failure: what broke, and where; empty if nothing.
+    """
+
+    valid: bool
+    exact: bool
+    worst_ulp: float
+    failure: str = ""
+
+
+def check_certificate(
+    graph: RescalingGraph, new: Mapping[str, ir.Array], x: Floats, exact: bool = False, slack: float = 1.0
+) -> Certificate:
+    """Check that `new` are the weights of `graph`'s network under label log-scales `x`.
+
+    Args:
+        graph: the analysed original.
+        new: all weights of the other network, by name.
+        x: log-scale of each label.
+        exact: coefficients are powers of two.
+        slack: admitted rounding, in half ulps (1 for weights rounded once).
+    """
+    failure = _violated_equation(graph, x)
+    if failure:
+        return Certificate(False, False, np.inf, failure)
+    demands: dict[str, list[Demand]] = {}
+    for demand in graph.demands:
+        demands.setdefault(demand.weight, []).append(demand)
+    worst, all_exact = 0.0, True
+    for name, old in graph.network.weights.items():
+        other = new.get(name)
+        if other is None or other.shape != old.shape or other.dtype != old.dtype:
+            return Certificate(False, False, np.inf, f"weight {name!r} has no counterpart of its shape and type")
+        factor = coefficient(graph, demands[name], x, exact) if name in demands else np.ones(1)
+        distance, exactly = _distance(old, other, factor)
+        if distance > slack * (1 + 1e-6):
+            return Certificate(False, False, distance, f"weight {name!r} is {distance:.3g} half ulps off its coefficient")
+        worst, all_exact = max(worst, distance), all_exact and exactly
+    return Certificate(True, all_exact, worst)
+
+
+def _violated_equation(graph: RescalingGraph, x: Floats) -> str:
+    if x[0] != 0.0:
+        return "the pinned label has a scale"
+    for batch in graph.scales.constraints.rows:
+        residual = np.abs(x[batch.labels] @ np.array(batch.coefficients)).max(initial=0.0)
+        if not residual <= _EQUATION_TOLERANCE * (1 + np.abs(x[batch.labels]).max(initial=0.0)):
+            return f"equation of {graph.node_label(batch.node)} ({batch.reason}) is off by {residual:.3g}"
+    return ""
+
+
+def _distance(old: ir.Array, new: ir.Array, factor: Floats) -> tuple[float, bool]:
+    """Largest |new - old * factor| in half ulps of the product, and whether all are exact."""
+    if factor.size == 1 and factor.flat[0] == 1.0:
+        same = np.array_equal(old, new, equal_nan=True)
+        return (0.0, True) if same else (_half_ulps(old.astype(np.float64), new), False)
+    return _half_ulps(old.astype(np.float64) * factor, new), bool((old.astype(np.float64) * factor == new).all())
+
+
+def _half_ulps(expected: Floats, new: ir.Array) -> float:
+    info = _float_info(new.dtype)
+    magnitude = np.maximum(np.abs(expected), info[1])
+    half_ulp = np.exp2(np.floor(np.log2(magnitude))) * info[0] / 2
+    off = np.abs(new.astype(np.float64) - expected)
+    if new.dtype == np.float64:  # the product itself is rounded in float64
+        half_ulp = half_ulp * 2
+    return float(np.where(off > 0, off / half_ulp, 0.0).max(initial=0.0))
+
+
+def _float_info(dtype: np.dtype) -> tuple[float, float]:  # type: ignore[type-arg]
+    import ml_dtypes
+
+    info = ml_dtypes.finfo(dtype)
+    return float(info.eps), float(info.smallest_normal)

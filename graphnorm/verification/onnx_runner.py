@@ -1,0 +1,90 @@
+"""Running ONNX models through onnxruntime, with graph optimisations off as the reference."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import onnxruntime
+
+from graphnorm import ir
+from graphnorm.errors import InputError
+from graphnorm.frontends.onnx_load import to_proto
+
+_PROTOBUF_LIMIT = 1_900_000_000
+
+
+class OnnxRunner:
+    """Runs an ONNX model with arrays in the order of the graph's inputs."""
+
+    tiny = 16.0  # on and off may agree to the bit, and still a rescaled model rounds differently
+
+    def __init__(self, model: onnx_ir.Model, inputs: Sequence[str], device: str = "auto", optimise: bool = True) -> None:
+        self._model, self._inputs = model, tuple(inputs)
+        provider = pick_provider(device)
+        self.device = "cuda" if provider.startswith("CUDA") else "cpu"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        level = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+        self._session = _session(model, options, provider)
+
+    def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
+        """All outputs; sequence and map outputs are flattened to their arrays."""
+        feed = dict(zip(self._inputs, inputs, strict=True))
+        return [array for result in self._session.run(None, feed) for array in _arrays(result)]
+
+    def reference(self) -> tuple[OnnxRunner, str] | None:
+        """The same model with graph optimisations off."""
+        runner = OnnxRunner(self._model, self._inputs, self.device, optimise=False)
+        return runner, "onnxruntime without graph optimisations"
+
+
+def _arrays(result: Any) -> list[ir.Array]:
+    if isinstance(result, np.ndarray):
+        return [result]
+    if isinstance(result, dict):
+        return [np.asarray(list(result.values()))]
+    return [array for item in result for array in _arrays(item)] if isinstance(result, list) else [np.asarray(result)]
+
+
+def _session(model: onnx_ir.Model, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
+    size = sum(int(value.const_value.nbytes) for value in model.graph.initializers.values() if value.const_value)
+    try:
+        if size < _PROTOBUF_LIMIT:
+            return onnxruntime.InferenceSession(_inline(model), options, providers=[provider])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            onnx_ir.save(model, path, external_data="model.onnx.data")
+            return onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    except _REFUSALS as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"onnxruntime cannot load the model, so it cannot be measured: {first}") from error
+
+
+def _inline(model: onnx_ir.Model) -> bytes:
+    """Serialised with external tensors loaded in."""
+    return bytes(to_proto(onnx_ir.external_data.load_to_model(model.clone())).SerializeToString())
+
+
+_STATE = onnxruntime.capi.onnxruntime_pybind11_state
+_REFUSALS = (_STATE.Fail, _STATE.InvalidGraph, _STATE.NotImplemented, _STATE.InvalidArgument, _STATE.RuntimeException)
+
+
+def pick_provider(device: str) -> str:
+    """``auto`` is CUDA where onnxruntime offers it.
+
+    Raises:
+        InputError: the device isn't offered.
+    """
+    offered = onnxruntime.get_available_providers()
+    if device == "auto":
+        device = "cuda" if "CUDAExecutionProvider" in offered else "cpu"
+    wanted = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
+    if wanted not in offered:
+        raise InputError(f"device {device!r}: onnxruntime offers {', '.join(offered)}; use --device auto")
+    return wanted

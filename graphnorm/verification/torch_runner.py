@@ -1,0 +1,69 @@
+"""Running torch models, with a float64 copy as anchor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from graphnorm import ir
+from graphnorm.errors import InputError
+from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
+
+
+class TorchRunner:
+    """Runs a copy of a module on a device; inputs and outputs are NumPy arrays.
+
+    Args:
+        model: module or exported program; it is copied, so running statistics of the caller's stay.
+        example: ``(args, kwargs)`` whose tensor leaves the arrays replace, in order.
+        device: ``auto``, ``cpu``, ``cuda``...
+        double: run in float64.
+    """
+
+    tiny = 2.0
+
+    def __init__(self, model: Any, example: tuple[Any, Any], device: str = "auto", double: bool = False) -> None:
+        self._model, self._example, self._double = model, example, double
+        self.device = pick_device(device)
+        module = model.module() if isinstance(model, ExportedProgram) else model
+        self._module: nn.Module = copy.deepcopy(module).to(self.device)
+        if double:
+            self._module = self._module.double()
+
+    def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
+        """Tensor leaves of the model's output."""
+        leaves, structure = tree_flatten(self._example)
+        fill = iter(inputs)
+        filled = [self._tensor(next(fill)) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        args, kwargs = tree_unflatten(filled, structure)
+        torch.manual_seed(0)  # dropout of train-mode modules must fall alike in both models
+        with torch.no_grad():
+            outputs = self._module(*args, **kwargs)
+        return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+    def reference(self) -> tuple[TorchRunner, str]:
+        """The same model in float64."""
+        return TorchRunner(self._model, self._example, self.device, double=True), "float64"
+
+    def _tensor(self, array: ir.Array) -> torch.Tensor:
+        tensor = to_tensor(array).to(self.device)
+        return tensor.double() if self._double and tensor.is_floating_point() else tensor
+
+
+def pick_device(device: str) -> str:
+    """``auto`` is CUDA where torch offers it.
+
+    Raises:
+        InputError: the device doesn't exist.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {device!r}: this torch has no CUDA device; use --device cpu or auto")
+    return device
