@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg
@@ -176,9 +177,10 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
         if given.shape != graph.network.weights[demand.weight].shape:
             raise ValueError(f"weight {demand.weight!r} has another shape")
         new = demand.region(given).astype(np.float64)
-        if (np.sign(old) != np.sign(new)).any():
+        ordinary = np.minimum(np.abs(old), np.abs(new)) >= float(ml_dtypes.finfo(given.dtype).smallest_normal)
+        if ((np.sign(old) != np.sign(new)) & ordinary).any():
             raise ValueError(f"weight {demand.weight!r} has entries of another sign")
-        chosen = _largest_entries(old)
+        chosen = _largest_entries(np.where(ordinary, old, 0.0))
         if len(chosen):
             row = sp.csr_array((len(chosen), graph.solution.basis.shape[1]))
             for c, labels in demand.terms:

@@ -89,7 +89,7 @@ class OnnxSource(Source):
     def runner(self, model: Any, device: str) -> Runner:
         from graphnorm.verification.onnx_runner import OnnxRunner
 
-        return OnnxRunner(model, self.network.inputs, device)
+        return OnnxRunner(model, self.network, device)
 
     def save(self, model: Any, path: Path, force: bool) -> None:
         from graphnorm.emission.onnx_file import save_onnx

@@ -16,7 +16,8 @@ from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import graphnorm
-from graphnorm.passes.fx_fold import FoldBatchNormPass, require_graph_module
+from graphnorm.passes.fx_calls import require_graph_module
+from graphnorm.passes.fx_fold import FoldBatchNormPass
 
 __all__ = ["CanonicalizePass", "FoldBatchNormPass"]
 

@@ -36,7 +36,7 @@ def run(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
                 result = np.asarray(result)
                 if declared.shape != result.shape or declared.dtype != result.dtype.name:
                     raise ValueError(
-                        f"{node.name} ({node.op}): {name!r} is {result.dtype}{result.shape}, declared {declared}"
+                        f"{node.name} ({node.op}): {name!r} is {result.dtype}{result.shape}, not {declared}"
                     )
                 values[name] = result
     return values
@@ -60,7 +60,8 @@ def run_node(node: Node, operands: list[Array | None]) -> list[Array]:
         [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in outputs],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    results: list[Array] = ReferenceEvaluator(model).run(outputs, feeds)
+    results = ReferenceEvaluator(model).run(outputs, feeds)
+    assert isinstance(results, list)
     return results
 
 
@@ -118,7 +119,7 @@ def _adaptive_pool(reduce: Callable[..., Any]) -> Callable[[Node, list[Array | N
         rank, size = node.attributes["kernel_rank"], node.attributes["output_size"]
         result = np.empty((*x.shape[:-rank], *size), dtype=x.dtype)
         for cell in itertools.product(*map(range, size)):
-            window = tuple(
+            window: tuple[Any, ...] = tuple(
                 slice(i * n // m, -(-(i + 1) * n // m))
                 for i, n, m in zip(cell, x.shape[-rank:], size, strict=True)
             )

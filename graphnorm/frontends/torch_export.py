@@ -48,6 +48,8 @@ def read_torch(
     """
     program = export_program(model, example_inputs, kwargs)
     name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__
+    if isinstance(model, nn.Module):
+        name = str(model._get_name())  # type: ignore[no-untyped-call]  # an fx.GraphModule has a class of its own, but the name of its origin
     return GraphBuilder(program, name).build()
 
 

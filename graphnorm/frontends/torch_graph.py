@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +22,16 @@ from torch.export.graph_signature import (
 from graphnorm.frontends.aten import ignored_arguments, lower, tensors_in, unknown
 from graphnorm.frontends.aten_call import Call
 from graphnorm.frontends.aten_create import UNWRITTEN
+from graphnorm.frontends.torch_nodes import (
+    Symbol,
+    hides_tensor,
+    listed,
+    mutated_names,
+    operator_name,
+    scope_of,
+    source_of,
+    value_or_none,
+)  # fmt: skip
 from graphnorm.frontends.torch_tensors import StateTensors, classify, hint, to_numpy, value_of
 from graphnorm.ir import Array, Graph, Node, Value
 
@@ -32,9 +40,6 @@ STATE_KINDS = (InputKind.PARAMETER, InputKind.BUFFER)
 HIDDEN_OUTPUTS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.TOKEN)
 # Regions that only switch a mode: operator -> position of the body in its arguments.
 INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
-FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-TORCH_FOLDER = os.path.dirname(torch.__file__)
-Symbol = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 class GraphBuilder:
@@ -43,7 +48,7 @@ class GraphBuilder:
     def __init__(self, program: ExportedProgram, name: str) -> None:
         self.program = program
         self.name = name
-        self.mutated = _mutated(program)
+        self.mutated = mutated_names(program)
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.constants: dict[str, Array] = {}
@@ -62,8 +67,7 @@ class GraphBuilder:
         placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, self.program.graph_signature.input_specs, strict=True):
             self.env[node] = self._bind_input(node, spec)
-        results = self.program.graph.output_node().args[0]
-        assert isinstance(results, (tuple, list))
+        results = listed(self.program.graph.output_node().args[0])
         specs = self.program.graph_signature.output_specs
         roots = [
             node
@@ -195,14 +199,14 @@ class GraphBuilder:
 
     def _fold(self, node: fx.Node, target: OpOverload, arguments: dict[str, Any]) -> Any:
         """The result of a call on known tensors; None if it must stay a node."""
-        operator_name = str(target).removeprefix("aten.")
-        if torch.Tag.nondeterministic_seeded in target.tags or operator_name in UNWRITTEN:
+        overload = str(target).removeprefix("aten.")
+        if torch.Tag.nondeterministic_seeded in target.tags or overload in UNWRITTEN:
             return None
-        ignored = ignored_arguments(operator_name)
+        ignored = ignored_arguments(overload)
         for index, argument in enumerate(arguments.values()):
             if index not in ignored and any(v.name not in self.known for v in tensors_in(argument)):
                 return None
-        types = [result for result in _flat(node.meta.get("val")) if isinstance(result, Tensor)]
+        types = [result for result in listed(node.meta.get("val")) if isinstance(result, Tensor)]
         sizes = [hint(tensor.numel()) for tensor in types]
         if any(size is None or size > FOLD_LIMIT for size in sizes):
             return None
@@ -250,8 +254,7 @@ class GraphBuilder:
         placeholders = [node for node in body.graph.nodes if node.op == "placeholder"]
         self.env.update(zip(placeholders, operands, strict=True))
         results = body.graph.output_node().args[0]
-        listed = list(results) if isinstance(results, (tuple, list)) else [results]
-        self._walk(body, [node for node in listed if isinstance(node, fx.Node)])
+        self._walk(body, [node for node in listed(results) if isinstance(node, fx.Node)])
         return self._resolve(results)
 
     def _lower(self, node: fx.Node, arguments: dict[str, Any], alive: set[fx.Node]) -> Any:
@@ -263,19 +266,19 @@ class GraphBuilder:
                 if user.target is operator.getitem and user in alive:
                     users.setdefault(int(str(user.args[1])), user)
         outputs = [
-            _typed(
+            value_or_none(
                 self.unique(users[i].name if i in users else f"{node.name}.{i}" if several else node.name),
                 item,
             )
-            for i, item in enumerate(result if isinstance(result, (tuple, list)) else [result])
+            for i, item in enumerate(listed(result))
         ]
         used = [not several or i in users for i in range(len(outputs))]
         name = outputs[0].name if not several and outputs[0] else self.unique(node.name)
-        call = Call(node, name, outputs, used, self.unique, _scope(node), _source(node))
-        if isinstance(node.target, OpOverload) and not _hides_tensor(node.target, arguments):
-            lower(call, str(node.target).removeprefix("aten."), arguments, _operator_name(node.target))
+        call = Call(node, name, outputs, used, self.unique, scope_of(node), source_of(node))
+        if isinstance(node.target, OpOverload) and not hides_tensor(node.target, arguments):
+            lower(call, str(node.target).removeprefix("aten."), arguments, operator_name(node.target))
         else:
-            unknown(call, _operator_name(node.target), arguments)
+            unknown(call, operator_name(node.target), arguments)
         self._commit(call)
         return tuple(outputs) if several else outputs[0]
 
@@ -291,53 +294,3 @@ class GraphBuilder:
         tensor = self.known.get(name, self.written.get(name))
         if tensor is not None and name not in self.constants:
             self.constants[name] = to_numpy(tensor)
-
-
-def _mutated(program: ExportedProgram) -> set[str]:
-    kinds = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
-    specs = program.graph_signature.output_specs
-    return {spec.target for spec in specs if spec.kind in kinds and spec.target is not None}
-
-
-def _flat(result: Any) -> list[Any]:
-    return list(result) if isinstance(result, (tuple, list)) else [result]
-
-
-def _typed(name: str, result: Any) -> Value | None:
-    if isinstance(result, Tensor):
-        return value_of(name, result)
-    if isinstance(result, Symbol):  # a number read out of a tensor: rank 0
-        kinds = {torch.SymFloat: "float32", torch.SymInt: "int64", torch.SymBool: "bool"}
-        return Value(name, (), kinds[type(result)])
-    return None
-
-
-def _hides_tensor(target: OpOverload, arguments: dict[str, Any]) -> bool:
-    """Whether a number of this call was computed from a tensor: its lowering expects a literal."""
-    return any(
-        "Tensor" not in str(formal.type) and any(tensors_in(arguments[formal.name]))
-        for formal in target._schema.arguments
-    )
-
-
-def _operator_name(target: Any) -> str:
-    if isinstance(target, HigherOrderOperator):
-        return f"higher_order::{target}"
-    if isinstance(target, OpOverload):
-        return f"{target.namespace}::{target._schema.name.partition('::')[2]}"
-    return f"python::{getattr(target, '__name__', target)}"
-
-
-def _scope(node: fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack")
-    return str(list(stack.values())[-1][0]) if stack else ""
-
-
-def _source(node: fx.Node) -> str:
-    """``folder/file.py:line`` of the innermost frame outside torch."""
-    frames = FRAME.findall(node.meta.get("stack_trace") or "")
-    if not frames:
-        return ""
-    outside = [frame for frame in frames if not frame[0].startswith(TORCH_FOLDER)]
-    path, line = (outside or frames)[-1]
-    return f"{'/'.join(path.replace(os.sep, '/').split('/')[-2:])}:{line}"

@@ -46,6 +46,7 @@ class Propagation:
         self.reason = ""
         self.unknown: dict[str, list[str]] = {}
         self._labels: dict[str, Labels] = {}
+        self._asked: set[str] = set()
         self._weights = set(graph.weights)
         self._constants = set(graph.constants)
 
@@ -83,7 +84,11 @@ class Propagation:
             self.pin_node(node, "shape not known without running the network")
         else:
             self.reason = rule.reason
+            self._asked.clear()
             rule.apply(self, node)
+            for name in (*data, *weights):  # an operand that the rule never looked at must not move
+                if name not in self._asked:
+                    self.pin_value(name, "operand without a scale of its own")
             self._settle(node)
 
     def _settle(self, node: Node) -> None:
@@ -143,6 +148,7 @@ class Propagation:
 
     def labels(self, name: str) -> Labels:
         """Labels of an operand of any kind; a weight gets labels of its own, one per entry."""
+        self._asked.add(name)
         if name in self._labels:
             return self._labels[name]
         if self.is_weight(name):
@@ -183,6 +189,7 @@ class Propagation:
 
     def demand(self, name: str, terms: Sequence[Term], role: str) -> None:
         """Require that weight (expression) `name` has the log-scale `terms`; see `demands.demand`."""
+        self._asked.add(name)
         demand(self, name, terms, role)
 
     def set(self, name: str, labels: Labels) -> None:
@@ -192,6 +199,7 @@ class Propagation:
 
     def pin_value(self, name: str, reason: str = "") -> None:
         """Keep the value of an operand of any kind as it is."""
+        self._asked.add(name)
         if self.is_data(name):
             self.constraints.pin(self._labels[name], self.node, reason or self.reason)
         elif self.is_weight(name):

@@ -1,4 +1,4 @@
-"""Running ONNX models through onnxruntime, with graph optimisations off as the reference."""
+"""Running ONNX models through onnxruntime."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import onnxruntime
 from graphnorm import ir
 from graphnorm.errors import InputError
 from graphnorm.frontends.onnx_load import to_proto
+from graphnorm.verification.measure import Reference
+from graphnorm.verification.onnx_float64 import UNSUPPORTED, Float64Runner
 
 _PROTOBUF_LIMIT = 1_900_000_000
 
@@ -23,8 +25,10 @@ class OnnxRunner:
 
     tiny = 16.0  # on and off may agree to the bit, and still a rescaled model rounds differently
 
-    def __init__(self, model: onnx_ir.Model, inputs: Sequence[str], device: str = "auto", optimise: bool = True) -> None:
-        self._model, self._inputs = model, tuple(inputs)
+    def __init__(
+        self, model: onnx_ir.Model, network: ir.Graph, device: str = "auto", optimise: bool = True
+    ) -> None:
+        self._model, self._network = model, network
         provider = pick_provider(device)
         self.device = "cuda" if provider.startswith("CUDA") else "cpu"
         options = onnxruntime.SessionOptions()
@@ -35,13 +39,18 @@ class OnnxRunner:
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """All outputs; sequence and map outputs are flattened to their arrays."""
-        feed = dict(zip(self._inputs, inputs, strict=True))
+        feed = dict(zip(self._network.inputs, inputs, strict=True))
         return [array for result in self._session.run(None, feed) for array in _arrays(result)]
 
-    def reference(self) -> tuple[OnnxRunner, str] | None:
-        """The same model with graph optimisations off."""
-        runner = OnnxRunner(self._model, self._inputs, self.device, optimise=False)
-        return runner, "onnxruntime without graph optimisations"
+    def reference(self, inputs: Sequence[ir.Array]) -> Reference:
+        """The model in float64 where ONNX's reference implementation covers it, else unoptimised."""
+        plain = OnnxRunner(self._model, self._network, self.device, optimise=False)
+        try:
+            exact = Float64Runner(self._model, self._network)
+            exact.run(inputs)
+        except UNSUPPORTED:
+            return Reference(plain, "onnxruntime without graph optimisations")
+        return Reference(exact, "float64", (plain,))
 
 
 def _arrays(result: Any) -> list[ir.Array]:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from graphnorm import ir
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
+from graphnorm.verification.measure import Reference
 
 
 class TorchRunner:
@@ -47,9 +48,9 @@ class TorchRunner:
             outputs = self._module(*args, **kwargs)
         return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
-    def reference(self) -> tuple[TorchRunner, str]:
+    def reference(self, inputs: Sequence[ir.Array]) -> Reference:
         """The same model in float64."""
-        return TorchRunner(self._model, self._example, self.device, double=True), "float64"
+        return Reference(TorchRunner(self._model, self._example, self.device, double=True), "float64")
 
     def _tensor(self, array: ir.Array) -> torch.Tensor:
         tensor = to_tensor(array).to(self.device)
