@@ -177,17 +177,20 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
         if given.shape != graph.network.weights[demand.weight].shape:
             raise ValueError(f"weight {demand.weight!r} has another shape")
         new = demand.region(given).astype(np.float64)
-        ordinary = np.minimum(np.abs(old), np.abs(new)) >= float(ml_dtypes.finfo(given.dtype).smallest_normal)
-        if ((np.sign(old) != np.sign(new)) & ordinary).any():
+        smallest = float(ml_dtypes.finfo(given.dtype).smallest_normal)
+        precision = np.minimum(np.abs(old), np.abs(new)) / smallest  # below 1: digits lost to underflow
+        same_sign = np.sign(old) == np.sign(new)
+        if (~same_sign & (precision >= 1)).any():
             raise ValueError(f"weight {demand.weight!r} has entries of another sign")
-        chosen = _largest_entries(np.where(ordinary, old, 0.0))
+        chosen = _largest_entries(np.where(same_sign, old, 0.0))
         if len(chosen):
+            trust = np.minimum(precision.ravel()[chosen], 1.0)
             row = sp.csr_array((len(chosen), graph.solution.basis.shape[1]))
             for c, labels in demand.terms:
                 spread = np.broadcast_to(align(labels, old.ndim), old.shape).ravel()
                 row = row + c * graph.solution.basis[spread[chosen]]
-            forms.append(sp.csr_array(row))
-            targets.append(np.log(new.ravel()[chosen] / old.ravel()[chosen]))
+            forms.append(sp.csr_array(row.multiply(trust[:, None])))
+            targets.append(trust * np.log(new.ravel()[chosen] / old.ravel()[chosen]))
     z = np.zeros(graph.solution.count)
     if forms:
         matrix = sp.csc_array(sp.vstack(forms))

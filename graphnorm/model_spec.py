@@ -188,3 +188,12 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def _few(names: Sequence[str], limit: int = 5) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def shared_inputs(first: Opened, second: Opened) -> dict[str, Any]:
+    """Arguments of `graphnorm.check`: a torch module's tensors also feed an ONNX model."""
+    both = sorted((first, second), key=lambda opened: opened.kind != "torch")
+    example = next((opened.example_inputs for opened in both if opened.example_inputs is not None), None)
+    kwargs = next((opened.kwargs for opened in both if opened.kwargs), None)
+    shapes = {**second.input_shapes, **first.input_shapes}
+    return {"example_inputs": example, "kwargs": kwargs, "input_shapes": shapes or None}

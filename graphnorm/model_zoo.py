@@ -59,7 +59,7 @@ def _from_timm(name: str, seed: int) -> Built:
         raise InputError(f"timm:{name}: timm has no such model{_suggest(name, timm.list_models())}")
     with _border(f"timm:{name}"):
         module = timm.create_model(name, pretrained=False)
-    size = tuple(int(n) for n in module.pretrained_cfg.get("input_size") or (3, 224, 224))
+    size = tuple(int(n) for n in dict(module.pretrained_cfg).get("input_size") or (3, 224, 224))
     return Built(module, Inputs((Shape("", (1, *size)),)), f"random (seed {seed})")
 
 
@@ -88,10 +88,10 @@ def _declare_torchvision_operators() -> None:
     """A torchvision built for CUDA beside a CPU torch lacks its library: declare what its import needs."""
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         try:
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
         except RuntimeError:  # declared already
             continue
     _KEPT.append(library)  # a library that is collected takes its operators with it
@@ -107,6 +107,8 @@ def _from_callable(home: str, name: str, seed: int) -> Built:
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    if home.partition(".")[0] in {"timm", "torchvision"}:
+        _declare_torchvision_operators()
     with _border(spec):
         python_module = importlib.import_module(home)
     made: Any = python_module

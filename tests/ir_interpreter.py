@@ -119,11 +119,12 @@ def _adaptive_pool(reduce: Callable[..., Any]) -> Callable[[Node, list[Array | N
         rank, size = node.attributes["kernel_rank"], node.attributes["output_size"]
         result = np.empty((*x.shape[:-rank], *size), dtype=x.dtype)
         for cell in itertools.product(*map(range, size)):
-            window: tuple[Any, ...] = tuple(
+            window: Any = tuple(
                 slice(i * n // m, -(-(i + 1) * n // m))
                 for i, n, m in zip(cell, x.shape[-rank:], size, strict=True)
             )
-            result[(..., *cell)] = reduce(x[(..., *window)], axis=tuple(range(-rank, 0)))
+            place: Any = (..., *cell)
+            result[place] = reduce(x[(..., *window)], axis=tuple(range(-rank, 0)))
         return [result]
 
     return pool
@@ -189,6 +190,16 @@ def _recurrent(node: Node, operands: list[Array | None]) -> list[Array]:
     return [np.concatenate(pair, axis=0 if i else 1) for i, pair in enumerate(zip(*both, strict=True))]
 
 
+def _gather_elements(node: Node, operands: list[Array | None]) -> list[Array]:
+    # the reference wants equal sizes on the other axes, ONNX only sizes that are not larger
+    x, index = operands
+    assert x is not None
+    assert index is not None
+    axis = node.attributes["axis"]
+    kept = tuple(slice(None if i == axis else size) for i, size in enumerate(index.shape))
+    return [np.take_along_axis(x[kept], index, axis)]
+
+
 # Absent gains (outside ONNX) and the few operators that ONNX lacks.
 SPECIAL: dict[str, Callable[[Node, list[Array | None]], list[Array]]] = {
     "BatchNormalization": _batch_norm,
@@ -196,6 +207,7 @@ SPECIAL: dict[str, Callable[[Node, list[Array | None]], list[Array]]] = {
     "RMSNormalization": _layer_norm,
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _group_norm,
+    "GatherElements": _gather_elements,
     "Pad": _pad,
     "ConvTranspose": _conv_transpose,
     "LSTM": _recurrent,

@@ -1,82 +1,18 @@
-"""The torch front end: every lowering computes what torch computes; weights, names, folding, errors."""
+"""The torch front end: weights, names, folding, what stays outside ONNX, errors."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.utils._pytree import tree_flatten_with_path
 
 from graphnorm.errors import ExportError, InputError
 from graphnorm.frontends.aten_call import Lowerings
 from graphnorm.frontends.torch_export import read_torch
-from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
-from graphnorm.ir import Graph
-from tests.ir_interpreter import run
-from tests.torch_functions import IMAGE, MODULES, REDUCE, SHAPE, UNARY, Fn, image, rand, x23, x234
-
-
-class Table(nn.Module):
-    """Many functions of one tensor: exporting them together is ten times as fast."""
-
-    def __init__(self, functions: dict[str, Callable[[Tensor], Any]]) -> None:
-        super().__init__()
-        self.functions = functions
-
-    def forward(self, x: Tensor) -> dict[str, Any]:
-        return {name: function(x) for name, function in self.functions.items()}
-
-
-def check(model: nn.Module, *inputs: Tensor) -> Graph:
-    """Run torch and the graph's ONNX nodes on the same inputs."""
-    torch.manual_seed(0)
-    graph = read_torch(model, inputs)
-    feeds = {name: to_numpy(tensor) for name, tensor in zip(graph.inputs, inputs, strict=True)}
-    values = run(graph, feeds)
-    with torch.no_grad():
-        expected = model(*inputs)
-    leaves = [(str(path), leaf) for path, leaf in tree_flatten_with_path(expected)[0]]
-    assert len(leaves) == len(graph.outputs)
-    for name, (where, tensor) in zip(graph.outputs, leaves, strict=True):
-        np.testing.assert_allclose(values[name], to_numpy(tensor), rtol=1e-5, atol=1e-5, err_msg=where)
-    return graph
-
-
-@pytest.mark.parametrize(
-    ("functions", "x"), [(UNARY, x234), (SHAPE, x234), (REDUCE, x234), (IMAGE, image)],
-    ids=["elementwise", "shape", "reduce", "image"],
-)  # fmt: skip
-def test_functions(functions: dict[str, Callable[[Tensor], Any]], x: Tensor) -> None:
-    check(Table(functions).eval(), x)
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_module(name: str) -> None:
-    model, inputs = MODULES[name]
-    check(model, *inputs)
-
-
-@pytest.mark.parametrize("shape", [(2, 4, 5, 3), (4, 5, 3), (5, 3), (2, 2, 4, 5, 3)])
-@pytest.mark.parametrize("causal", [False, True])
-def test_attention(shape: tuple[int, ...], causal: bool) -> None:
-    graph = check(
-        Fn(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal)),
-        rand(*shape), rand(*shape), rand(*shape),
-    )  # fmt: skip
-    assert "Attention" in {node.op for node in graph.nodes}
-
-
-def test_attention_with_mask_and_shared_heads() -> None:
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, mask, scale=0.3, enable_gqa=True)
-
-    check(Fn(attend), rand(2, 4, 5, 3), rand(2, 2, 6, 3), rand(2, 2, 6, 3), rand(5, 6))
+from graphnorm.frontends.torch_tensors import to_tensor
+from tests.torch_functions import Fn, check, image, rand, x23, x234
 
 
 class Tied(nn.Module):
@@ -121,6 +57,17 @@ def test_overlapping_and_expanded_parameters_are_pinned() -> None:
     graph = check(model, rand(2, 4))
     assert set(graph.weights) == {"c"}
     assert {"a", "b", "d"} <= set(graph.constants)
+
+
+def test_a_weight_that_shares_memory_with_a_constant_is_pinned() -> None:
+    model = nn.Linear(3, 3)
+    shared = model.weight.detach()[0]
+    wrapped = Fn(lambda x: model(x) * shared)
+    wrapped.add_module("layer", model)
+    wrapped.shared = shared
+    wrapped.function = lambda x: model(x) * wrapped.shared
+    graph = check(wrapped, x23)
+    assert set(graph.weights) == {"layer.bias"}
 
 
 def test_bfloat16_weights_keep_their_bits() -> None:
@@ -250,18 +197,6 @@ def test_control_flow_reads_what_its_branches_capture() -> None:
     graph = read_torch(Branches(), x23)
     (branch,) = (node for node in graph.nodes if node.op == "higher_order::cond")
     assert {"a.weight", "a.bias", "b.weight", "b.bias"} <= set(branch.inputs)
-
-
-@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"batch_first": True, "num_layers": 2, "bias": False}, {"num_layers": 2, "bidirectional": True}],
-)
-def test_recurrent(cell: Callable[..., nn.Module], options: dict[str, Any]) -> None:
-    model = cell(3, 4, **options)
-    graph = check(model, rand(5, 2, 3))
-    assert set(graph.weights) == set(model.state_dict())
-    assert {"LSTM", "GRU", "RNN"} & {node.op for node in graph.nodes}
 
 
 def test_recurrent_layers_without_an_equivalent_stay_whole() -> None:

@@ -162,6 +162,10 @@ class Call:
         self.values[self.result.name] = self.result
         self.constants[self.result.name] = array
 
+    def overwrites(self, x: Value) -> None:
+        """Declare that no entry of this operand reaches the result."""
+        self.read.add(x.name)
+
     def clear(self) -> None:
         """Forget what was emitted."""
         for emitted in (self.nodes, self.values, self.constants, self.read):

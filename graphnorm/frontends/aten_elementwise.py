@@ -46,6 +46,9 @@ def _unary(op: str) -> Lowering:
 
 def _binary(op: str) -> Lowering:
     def lower(call: Call, x: Value | Number, y: Value | Number) -> None:
+        if op == "Mul" and call.result.dtype == "bool":
+            call.out("And", call.typed(x, "bool"), call.typed(y, "bool"))
+            return
         dtype = _numeric(call)
         call.out(op, call.typed(x, dtype), call.typed(y, dtype))
 

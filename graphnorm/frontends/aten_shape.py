@@ -84,9 +84,10 @@ def squeeze(call: Call, x: Value, axes: int | Sequence[int] | None = None) -> No
 @TABLE.lowers("expand", "broadcast_to")
 @TABLE.lowers("expand_as", ignores=(1,))
 def expand(call: Call, x: Value, *_: object) -> None:
-    call.out(
-        "Identity" if x.shape == call.shape else "Expand", x, *([] if x.shape == call.shape else [call.shape])
-    )
+    if x.shape == call.shape:
+        call.out("Identity", x)
+    else:
+        call.out("Expand", x, call.shape)
 
 
 @TABLE.lowers("repeat", "tile")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,7 +98,12 @@ class GraphBuilder:
         tensors = {name: t for name, t in self.program.state_dict.items() if isinstance(t, Tensor)}
         for name in signature.non_persistent_buffers:
             tensors[name] = self.program.constants[name]
-        return classify(tensors, self.mutated)
+        others = {
+            f"constant {name}": tensor
+            for name, tensor in self.program.constants.items()
+            if name not in tensors and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        }
+        return classify(tensors, self.mutated, others)
 
     def _bind_input(self, node: fx.Node, spec: InputSpec) -> Any:
         if spec.kind in STATE_KINDS and spec.target is not None:
@@ -220,7 +226,7 @@ class GraphBuilder:
                 result = target(*positional, **named)
         except (RuntimeError, NotImplementedError, TypeError, IndexError):
             return None  # no kernel for the host: the call stays a node
-        return self._remember(node, result)
+        return self._remember(node.name, result, node.meta["val"])
 
     def _real(self, argument: Any) -> Any:
         if isinstance(argument, Value):
@@ -234,17 +240,15 @@ class GraphBuilder:
             return [self._real(item) for item in argument]
         return argument
 
-    def _remember(self, node: fx.Node, result: Any) -> Any:
-        fakes = node.meta.get("val")
+    def _remember(self, name: str, result: Any, fake: Any) -> Any:
         if isinstance(result, Tensor):
-            dynamic = value_of("", fakes).dynamic if isinstance(fakes, Tensor) else frozenset[int]()
-            value = value_of(self.unique(node.name), result)
-            value = Value(value.name, value.shape, value.dtype, dynamic)
+            dynamic = value_of("", fake).dynamic  # the real result knows only its example sizes
+            value = replace(value_of(self.unique(name), result), dynamic=dynamic)
             self.known[value.name] = result
             self.values[value.name] = value
             return value
         if isinstance(result, (tuple, list)):
-            return tuple(self._remember(node, item) for item in result)
+            return tuple(self._remember(name, *pair) for pair in zip(result, fake, strict=True))
         return result
 
     def _inline(self, arguments: list[Any]) -> Any:

@@ -119,11 +119,14 @@ class StateTensors:
     first_name: dict[str, str] = field(default_factory=dict)  # of the tensor registered under a name
 
 
-def classify(state: Mapping[str, Tensor], immutable: Iterable[str] = ()) -> StateTensors:
+def classify(
+    state: Mapping[str, Tensor], immutable: Iterable[str] = (), others: Mapping[str, Tensor] | None = None
+) -> StateTensors:
     """Sort the tensors of a model; a tensor under two names is kept under the first.
 
     Float tensors are pinned where one weight cannot be changed alone: their memory overlaps that of
-    another, the program writes to them (``immutable``), or they hold infinities (masks).
+    another or of a tensor in ``others``, the program writes to them (``immutable``), or they hold
+    infinities (masks).
 
     Raises:
         InputError: a float tensor holds NaN or has no data.
@@ -144,7 +147,7 @@ def classify(state: Mapping[str, Tensor], immutable: Iterable[str] = ()) -> Stat
             found.pinned[name] = tensor
         else:
             found.weights[name] = tensor
-    for name in _overlapping({**found.weights, **found.pinned, **found.integers}):
+    for name in _overlapping({**(others or {}), **found.weights, **found.pinned, **found.integers}):
         if name in found.weights:
             found.pinned[name] = found.weights.pop(name)
     return found

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from graphnorm import ir
 from graphnorm.frontends.onnx_load import to_proto
@@ -22,6 +23,21 @@ _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision"}
 
 # What the reference implementation raises for operators, types or attributes that it doesn't cover.
 UNSUPPORTED = (RuntimeError, NotImplementedError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+
+
+class BatchNormalization(OpRun):
+    """Inference mode.  The library's own, before opset 14, updates the running statistics with the batch."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x, scale, bias, mean, var, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1
+    ):
+        if training_mode or not spatial:
+            raise NotImplementedError("BatchNormalization in training mode")
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        gain = scale / np.sqrt(var + epsilon)
+        return (x * gain.reshape(shape) + (bias - mean * gain).reshape(shape),)
 
 
 class Float64Runner:
@@ -36,7 +52,7 @@ class Float64Runner:
         _widen_graph(proto.graph)
         for function in proto.functions:
             _widen_nodes(function.node)
-        self._evaluator = ReferenceEvaluator(proto)
+        self._evaluator = ReferenceEvaluator(proto, new_ops=[BatchNormalization])
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """All outputs, float ones as float64."""

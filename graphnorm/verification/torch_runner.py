@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from graphnorm import ir
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
-from graphnorm.verification.measure import Reference
+from graphnorm.verification.measure import NEARBY_SIZE, Reference
 
 
 class TorchRunner:
@@ -51,6 +51,18 @@ class TorchRunner:
     def reference(self, inputs: Sequence[ir.Array]) -> Reference:
         """The same model in float64."""
         return Reference(TorchRunner(self._model, self._example, self.device, double=True), "float64")
+
+    def nearby(self, seed: int) -> TorchRunner:
+        """The same module with matrices and kernels moved at random."""
+        runner = TorchRunner(self._model, self._example, self.device, self._double)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for tensor in runner._module.parameters():
+                if tensor.ndim > 1 and tensor.is_floating_point():
+                    move = 2 * torch.rand(tensor.shape, generator=generator) - 1
+                    tensor.mul_((1 + NEARBY_SIZE * move).to(tensor))
+        runner._model = runner._module
+        return runner
 
     def _tensor(self, array: ir.Array) -> torch.Tensor:
         tensor = to_tensor(array).to(self.device)

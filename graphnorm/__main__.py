@@ -1,0 +1,5 @@
+"""``python -m graphnorm``."""
+
+from graphnorm.cli import main
+
+main()

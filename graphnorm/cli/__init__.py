@@ -1,0 +1,17 @@
+"""The command line: ``graphnorm canonicalize | inspect | check | demo``.
+
+Exit codes: 0 done or equivalent, 1 not equivalent, 2 bad usage or input, 3 a defect of graphnorm.
+torch, onnx, matplotlib and rich are imported when a command needs them.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from graphnorm.cli.commands import app
+
+
+def main() -> None:
+    """Run the command line (console script ``graphnorm``)."""
+    warnings.simplefilter("ignore", FutureWarning)  # torch's, about torch
+    app()

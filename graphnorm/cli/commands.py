@@ -1,0 +1,205 @@
+"""The commands.  Each imports what it needs when it runs, so that ``--help`` is fast."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphnorm.cli.group import NOT_EQUIVALENT, ReportingGroup
+
+app = typer.Typer(
+    name="graphnorm",
+    cls=ReportingGroup,
+    help="Find every positive rescaling of a neural network's graph, solve for the canonical one, "
+    "write the rescaled model, and prove that it is the same function.",
+    epilog="Exit codes: 0 done or equivalent, 1 not equivalent, 2 bad usage or input.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Mode(StrEnum):
+    """How coefficients are chosen."""
+
+    optimal = "optimal"
+    exact = "exact"
+
+
+_MODEL = "An .onnx or .pt2 file, timm:NAME, torchvision:NAME, or module.path:callable."
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="[NAME:]SIZES[:TYPE]",
+        help="Input to trace and verify with: sizes such as 1x3x224x224 (repeat for several inputs; a name "
+        "for ONNX models with several inputs and for keyword inputs), or one .npy or .npz file.",
+    ),
+]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="PATH", help="Write the report as JSON; - is standard output.")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="Weights (.safetensors) of a module by name.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where to measure: auto, cpu, cuda.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of random weights and inputs.")]
+TrainOption = Annotated[bool, typer.Option("--train", help="Take a module by name in training mode.")]
+
+
+@app.command()
+def canonicalize(
+    model: ModelArgument,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help=".onnx for ONNX models, else .pt2 or .safetensors."
+        ),
+    ],
+    p: Annotated[float, typer.Option("--p", help="Exponent of the norm, > 0.")] = 2.0,
+    c: Annotated[float, typer.Option("--c", help="Asymmetry of ENorm-c, > 0; 1 is symmetric.")] = 1.0,
+    mode: Annotated[
+        Mode,
+        typer.Option("--mode", help="exact: coefficients are powers of two, outputs stay bit-identical."),
+    ] = Mode.optimal,
+    tol: Annotated[
+        float, typer.Option("--tol", help="Stop when max |log(in / out)| is at most this.")
+    ] = 1e-8,
+    inputs: InputOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Write without proof and runs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+    json_path: JsonOption = None,
+    train: TrainOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Rescale a model to the unique minimum of its weights' norm, keeping its function."""
+    from graphnorm.cli import display
+    from graphnorm.cli.files import check_json, check_output, write_json
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model
+
+    spec = parse_model(model)
+    used = [path for path in (spec.path, weights) if path is not None]
+    check_output(output, spec.kind, used, force)
+    check_json(json_path, [*used, output])
+    with display.progress("loading") as tell:
+        opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
+        from graphnorm.canonical import canonicalize as run
+
+        result = run(
+            opened.model,
+            **opened.arguments,
+            p=p,
+            c=c,
+            mode=mode.value,
+            tol=tol,
+            verify=not no_verify,
+            device=device,
+            progress=tell,
+        )
+        tell("writing")
+        result.source.save(result.model, output, force)
+    write_json({**result.report.to_dict(), "weights": opened.weights, "output": str(output)}, json_path)
+    display.console(json_path).print(display.report_table(result.report, str(output), opened.weights))
+
+
+@app.command()
+def inspect(
+    model: ModelArgument,
+    why: Annotated[
+        str | None,
+        typer.Option("--why", metavar="LAYER", help="Explain why a layer can or can't be rescaled."),
+    ] = None,
+    inputs: InputOption = None,
+    weights: WeightsOption = None,
+    json_path: JsonOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every layer.")] = False,
+    train: TrainOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Show what of a model may be rescaled, and what pins the rest."""
+    from graphnorm.cli import display
+    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model
+
+    spec = parse_model(model)
+    check_json(json_path, [path for path in (spec.path, weights) if path is not None])
+    with display.progress("loading") as tell:
+        opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
+        tell("tracing")
+        from graphnorm.explain import explain, summarise
+        from graphnorm.tracing import trace
+
+        graph = trace(opened.model, **opened.arguments)
+        tell("explaining")
+        summary = summarise(graph)
+        explained = explain(graph, why, summary) if why is not None else []
+    found = {**summary.to_dict(), "weights": opened.weights}
+    if why is not None:
+        found["why"] = [item.to_dict() for item in explained]
+    write_json(found, json_path)
+    out = display.console(json_path)
+    if why is None:
+        out.print(display.graph_table(graph, summary.degenerate, opened.weights))
+        out.print(display.layer_table(summary.layers, everything))
+    for item in explained:
+        for line in display.explanation_lines(item):
+            out.print(line)
+
+
+@app.command()
+def check(
+    a: Annotated[str, typer.Argument(metavar="A", help="The reference. " + _MODEL)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The model to judge, of any of these kinds.")],
+    inputs: InputOption = None,
+    weights_a: Annotated[
+        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
+    ] = None,
+    weights_b: Annotated[
+        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
+    ] = None,
+    device: DeviceOption = "auto",
+    json_path: JsonOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Judge whether two models are the same function: by proof where there is one, and by running them."""
+    from graphnorm.cli import display
+    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
+
+    specs = [parse_model(a), parse_model(b)]
+    used = [path for path in (specs[0].path, specs[1].path, weights_a, weights_b) if path is not None]
+    check_json(json_path, used)
+    with display.progress("loading") as tell:
+        given = parse_inputs(inputs or [])
+        both = [
+            open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
+        ]
+        tell("comparing")
+        from graphnorm.equivalence import check as run
+
+        report = run(both[0].model, both[1].model, **shared_inputs(*both), device=device)
+    write_json({**report.to_dict(), "a": a, "b": b}, json_path)
+    display.console(json_path).print(display.check_table(report, a, b))
+    if not report.equivalent:
+        raise typer.Exit(NOT_EQUIVALENT)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write.")] = Path(
+        "graphnorm-demo"
+    ),
+) -> None:
+    """Unbalance a ResNet-18 and a small ONNX network, canonicalise both, and draw the result."""
+    from graphnorm.demo import run_demo
+
+    run_demo(out)

@@ -1,0 +1,178 @@
+"""What people see: progress, and the tables of results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from graphnorm.explain import Explanation, Layer
+    from graphnorm.graph import Cause, RescalingGraph
+    from graphnorm.report import CheckReport, Report, Verification
+
+_MOST = 6  # items of a list that are shown
+_ROWS = 40  # layers that a table shows without --all
+
+
+def console(json_target: str | None) -> Console:
+    """Standard output, or standard error where JSON has standard output."""
+    return Console(stderr=json_target == "-", highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def progress(first: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr with the name of the stage, only on a terminal; yields what sets the name."""
+    err = Console(stderr=True)
+    if not err.is_terminal:
+        yield lambda stage: None
+        return
+    with err.status(first) as status:
+        yield lambda stage: status.update(stage)
+
+
+def report_table(report: Report, output: str = "", weights: str = "") -> Table:
+    """The outcome of a canonicalisation."""
+    table = _pairs(report.model)
+    if weights:
+        table.add_row("weights", escape(weights))
+    before, after = report.objective["before"], report.objective["after"]
+    change = f"  ({_change(before, after)})" if before else ""
+    p = report.options["p"]
+    stopped = "" if report.solver["converged"] else "  [yellow]stopped before --tol was reached[/yellow]"
+    table.add_row("dimension", f"{report.dimension} independent rescalings")
+    table.add_row(f"objective (sum |w|^{p:g})", f"{before:.6g} → {after:.6g}{change}")
+    table.add_row("cycles", f"{report.solver['cycles']}{stopped}")
+    table.add_row("imbalance", f"{report.solver['imbalance']:.2g}")
+    if report.solver["limited_channels"]:
+        table.add_row(
+            "limited",
+            f"{report.solver['limited_channels']} channels held at 1: out of the float type's range",
+        )
+    _verification_rows(table, report.verification)
+    _graph_rows(table, report.pins, report.degenerate, report.unknown)
+    table.add_row("seconds", _seconds(report.seconds))
+    if output:
+        table.add_row("written to", escape(output))
+    return table
+
+
+def check_table(report: CheckReport, first: str, second: str) -> Table:
+    """The outcome of an equivalence check."""
+    table = _pairs(f"{first}  against  {second}")
+    _verification_rows(table, report.verification)
+    if report.note:
+        table.add_row("no proof", escape(report.note))
+    table.add_row("seconds", _seconds(report.seconds))
+    return table
+
+
+def graph_table(graph: RescalingGraph, degenerate: Mapping[str, int], weights: str) -> Table:
+    """The rescaling graph in a few lines."""
+    table = _pairs(graph.network.name)
+    if weights:
+        table.add_row("weights", escape(weights))
+    table.add_row(
+        "dimension", f"{graph.dimension} independent rescalings in {len(graph.groups)} channel groups"
+    )
+    moved = len({demand.weight for demand in graph.movable()})
+    table.add_row("weights that move", f"{moved} of {len(graph.network.weights)}")
+    _graph_rows(table, graph.pins, degenerate, graph.scales.unknown)
+    return table
+
+
+def layer_table(layers: Sequence[Layer], full: bool) -> Table:
+    """One line per weight layer."""
+    table = Table(title="weight layers", title_justify="left")
+    for heading in ("layer", "operator", "output channels", "input channels", "output tied to"):
+        table.add_column(heading, overflow="fold")
+    shown = layers if full else layers[:_ROWS]
+    for layer in shown:
+        table.add_row(
+            escape(layer.name),
+            layer.op,
+            str(layer.output),
+            str(layer.input),
+            escape(_few(layer.output.tied, 3)),
+        )
+    if len(shown) < len(layers):
+        table.caption = f"… and {len(layers) - len(shown)} more (--all shows them)"
+    return table
+
+
+def explanation_lines(explanation: Explanation) -> list[str]:
+    """Why a layer can or can't move."""
+    layer = explanation.layer
+    lines = [f"[bold]{escape(layer.name)}[/bold] ({layer.op} {escape(layer.node)}): {layer.status}"]
+    for name, side, chain in (
+        ("output", layer.output, explanation.output),
+        ("input", layer.input, explanation.input),
+    ):
+        lines.append(f"  {name} channels: {side}")
+        if side.tied:
+            lines.append(f"    tied to {escape(_few(side.tied, 12))}")
+        for number, cause in enumerate(chain, start=1):
+            where = f"  [dim]{escape(cause.source)}[/dim]" if cause.source else ""
+            lines.append(f"    {number}. {escape(str(cause))}{where}")
+    return lines
+
+
+def _change(before: float, after: float) -> str:
+    if 0 < after < before / 100:
+        return f"{before / after:.3g} times smaller"
+    return f"{100 * (after / before - 1):+.1f} %"
+
+
+def _pairs(title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _verification_rows(table: Table, verification: Verification) -> None:
+    colour = {"differs": "red", "not verified": "yellow"}.get(verification.verdict, "green")
+    table.add_row("verdict", f"[{colour}]{verification.verdict}[/{colour}]")
+    measured = verification.measurement
+    if measured is not None:
+        bits = ", bit-identical" if measured.bit_identical else ""
+        table.add_row(
+            "RMSE ratio",
+            f"{measured.rmse_ratio:.2f} of the original's own error against {measured.anchor} "
+            f"({measured.inputs} inputs on {measured.device}{bits})",
+        )
+    if verification.failure:
+        table.add_row("failure", escape(verification.failure))
+
+
+def _graph_rows(
+    table: Table, pins: Sequence[Cause], degenerate: Mapping[str, int], unknown: Mapping[str, Sequence[str]]
+) -> None:
+    nodes: dict[str, set[str]] = {}
+    for pin in pins:
+        nodes.setdefault(pin.op, set()).add(pin.node)
+    counted = Counter({op: len(found) for op, found in nodes.items()}).most_common()
+    if counted:
+        table.add_row("pinned by", escape(_few([f"{op} ×{n}" for op, n in counted], 12)))
+    if degenerate:
+        named = [f"{name}: {n}" for name, n in degenerate.items()]
+        table.add_row("degenerate, left at 1", f"{sum(degenerate.values())} channels: {escape(_few(named))}")
+    if unknown:
+        named = [f"{op} ×{len(where)}" for op, where in unknown.items()]
+        table.add_row(
+            "unknown operators", f"[yellow]{escape(_few(named, 12))}[/yellow]: all they touch is pinned"
+        )
+
+
+def _seconds(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items())
+
+
+def _few(items: Sequence[str], limit: int = _MOST) -> str:
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more

@@ -1,0 +1,88 @@
+"""Output files of the command line: checked before the long work, written atomically."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from graphnorm.errors import InputError
+
+STDOUT = "-"
+_SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2", ".safetensors")}
+
+
+def check_output(path: Path, kind: str, inputs: Sequence[Path], force: bool) -> None:
+    """Refuse a destination that could not be written in the end.
+
+    Raises:
+        InputError: wrong suffix, no folder, an input file, or an existing file without `force`.
+    """
+    if path.suffix not in _SUFFIXES[kind]:
+        raise InputError(
+            f"--output {path}: {kind} models are written to {' or '.join(_SUFFIXES[kind])} files"
+        )
+    _check_place("--output", path, inputs)
+    if path.exists() and not force:
+        raise InputError(f"--output {path}: exists already; give --force to overwrite it")
+
+
+def check_json(target: str | None, others: Sequence[Path] = ()) -> None:
+    """Refuse a ``--json`` destination that could not be written in the end.
+
+    Raises:
+        InputError: wrong suffix, no folder, or a file that is used otherwise.
+    """
+    if target is None or target == STDOUT:
+        return
+    path = Path(target)
+    if path.suffix != ".json":
+        raise InputError(f"--json {path}: name a .json file, or - for standard output")
+    _check_place("--json", path, others)
+
+
+def _check_place(option: str, path: Path, inputs: Sequence[Path]) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: its folder does not exist; create {path.parent} first")
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option} {path}: its folder cannot be written to")
+    for used in inputs:
+        same = path.samefile(used) if path.exists() and used.exists() else path.absolute() == used.absolute()
+        if same:
+            raise InputError(f"{option} {path}: is one of the input files, which are never changed")
+
+
+def write_json(report: Mapping[str, Any], target: str | None) -> None:
+    """Write a report to a file (atomically) or to standard output."""
+    if target is None:
+        return
+    text = json.dumps(_plain(report), indent=2, allow_nan=False)
+    if target == STDOUT:
+        typer.echo(text)
+        return
+    path = Path(target)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinities and no NumPy numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,38 @@
+"""From exceptions to exit codes and one clear line."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from graphnorm.errors import GraphNormError, NotEquivalentError
+
+NOT_EQUIVALENT, BAD_INPUT, DEFECT = 1, 2, 3
+
+
+class ReportingGroup(TyperGroup):
+    """Commands whose errors end as ``error: …`` on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NotEquivalentError as error:
+            raise fail(error, NOT_EQUIVALENT) from error
+        except (GraphNormError, OSError) as error:
+            raise fail(error, BAD_INPUT) from error
+        except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError) as error:
+            if type(error).__module__.startswith(("click", "typer")):
+                raise  # typer's own exits and usage errors
+            traceback.print_exc()  # Python's own exit code would be 1, which says "not equivalent"
+            raise fail(
+                "this is a defect of graphnorm; please report it with the lines above", DEFECT
+            ) from error
+
+
+def fail(message: object, code: int) -> typer.Exit:
+    """Print one error; the exception to raise."""
+    typer.echo(f"error: {message}", err=True)
+    return typer.Exit(code)
