@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,20 +150,21 @@ def _solve(
 ) -> tuple[Solution, Rescaled, Floats]:
     """Solve and apply; channels whose coefficients don't fit the float format are held at 1."""
     frozen = np.zeros(problem.count, dtype=bool)
-    lost = np.empty(0, dtype=np.int64)
-    while True:
+    for attempt in itertools.count():
         solution = solve(problem, tol, max_cycles, frozen=frozen)
         z = powers_of_two(graph, solution.z) if exact else solution.z
-        for _ in range(_ROUNDS if exact else 1):
-            rescaled = rescale(graph, z, exact)
-            lost = np.union1d(lost, rescaled.lost)
-            if not len(rescaled.lost):
-                return solution, replace(rescaled, lost=lost), z
-            z = z.copy()
-            z[rescaled.lost] = 0.0
-        if frozen[rescaled.lost].all():  # freezing everything involved always ends: z = 0 fits
-            frozen[:] = True
-        frozen[rescaled.lost] = True
+        if exact and objective(problem, z) > solution.before:  # rounding cost more than was gained
+            z = np.zeros_like(z)
+        rescaled = rescale(graph, z, exact)
+        if not len(rescaled.lost):
+            break
+        misfit = rescaled.lost
+        if attempt >= _ROUNDS:
+            misfit = np.flatnonzero(np.isin(problem.groups, problem.groups[misfit]))
+        if frozen[misfit].all():
+            misfit = np.arange(problem.count)
+        frozen[misfit] = True
+    return solution, replace(rescaled, lost=np.flatnonzero(frozen)), z
 
 
 def _prove(graph: RescalingGraph, rescaled: Rescaled, z: Floats, exact: bool) -> Verification:

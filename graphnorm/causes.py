@@ -104,7 +104,7 @@ class CauseFinder:
                 rule = default_registry().get(maker.op)
                 return (self._cause(index[maker.name], rule.reason if rule else "unknown operator"),)
             name = data[0]
-        return (Cause(name, "network input", "network input", 1),)
+        return (Cause(name, "network input", "keeps its scale", 1),)
 
     def _cause(self, node: int, reason: str) -> Cause:
         nodes = self.graph.network.nodes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ def rescale(graph: RescalingGraph, z: Floats, exact: bool = False) -> Rescaled:
             continue
         with np.errstate(over="ignore", under="ignore"):
             exact_value = old.astype(np.float64) * factor
-            new = exact_value.astype(old.dtype)
+            new = round_once(exact_value, old.dtype)
         bad = ~np.isfinite(new) & np.isfinite(exact_value)
         if exact:
             bad |= new.astype(np.float64) != exact_value
@@ -60,6 +61,20 @@ def rescale(graph: RescalingGraph, z: Floats, exact: bool = False) -> Rescaled:
         weights[name], coefficients[name] = new, factor
     involved = np.unique(np.concatenate(lost)) if lost else np.empty(0, dtype=np.int64)
     return Rescaled(weights, coefficients, involved)
+
+
+def round_once(values: Floats, dtype: np.dtype[Any]) -> ir.Array:
+    """Round float64 to nearest, ties to even, in one step.
+
+    NumPy's bfloat16 goes through float32, which rounds twice; rounding to odd there undoes the harm.
+    """
+    if dtype.name != "bfloat16":
+        return np.asarray(values.astype(dtype))
+    near = np.asarray(values.astype(np.float32))
+    inexact = (near != values) & np.isfinite(near)
+    toward_zero = np.where(np.abs(near) > np.abs(values), np.nextafter(near, np.float32(0.0)), near)
+    odd = (toward_zero.view(np.int32) | 1).view(np.float32)
+    return np.asarray(np.where(inexact, odd, near).astype(dtype))
 
 
 def coefficient(graph: RescalingGraph, demands: list[Demand], x: Floats, exact: bool = False) -> Floats:

@@ -48,12 +48,12 @@ def run_demo(folder: Path) -> None:
         onnx_result.source.save(onnx_result.model, folder / "cnn.canonical.onnx", True)
         reports = {"resnet18c": torch_result.report, "cnn": onnx_result.report}
         for name, report in reports.items():
-            title = f"{report.model}: energy per layer before and after canonicalisation"
+            title = f"{report.model}: energy per layer"
             save_energy(report.energy, folder / f"{name}.png", title)
     write_json({name: report.to_dict() for name, report in reports.items()}, str(folder / "report.json"))
     onnx.checker.check_model(str(folder / "cnn.canonical.onnx"))
     for name, report in reports.items():
-        out.print(display.report_table(report, str(folder / f"{name}.png")))
+        out.print(display.report_table(report, report.model, str(folder / f"{name}.png")))
     out.print(f"written to {folder}: resnet18c.png, cnn.png, cnn.onnx, cnn.canonical.onnx, report.json")
 
 

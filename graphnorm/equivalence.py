@@ -193,9 +193,8 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
             targets.append(trust * np.log(new.ravel()[chosen] / old.ravel()[chosen]))
     z = np.zeros(graph.solution.count)
     if forms:
-        matrix = sp.csc_array(sp.vstack(forms))
-        normal = matrix.T @ matrix + 1e-12 * sp.eye_array(matrix.shape[1])
-        z = scipy.sparse.linalg.spsolve(sp.csc_array(normal), matrix.T @ np.concatenate(targets))
+        matrix = sp.csr_array(sp.vstack(forms))
+        z = scipy.sparse.linalg.lsmr(matrix, np.concatenate(targets), atol=1e-14, btol=1e-14, maxiter=5000)[0]
     return graph.log_scales(z)
 
 

@@ -46,7 +46,7 @@ class Side:
     def __str__(self) -> str:
         if self.status == "partly":
             return f"{self.free} of {self.channels} free"
-        return self.status if self.status == "none" else f"{self.status} ({self.channels})"
+        return "–" if self.status == "none" else f"{self.status} ({self.channels})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +182,15 @@ def _matching(layers: Sequence[Layer], text: str) -> list[Layer]:
 
 
 def _weight_demands(graph: RescalingGraph) -> dict[str, list[Demand]]:
-    """Weight name -> its demands, multiplicative or fixed, in network order."""
+    """Weight name -> its demands, in network order.
+
+    A weight that must keep its value counts as a layer where its operator has no multiplicative weight
+    (an operator without a rule); running variances and the like don't.
+    """
+    layers = {demand.node for demand in graph.demands if demand.role == "weight"}
     found: dict[str, list[Demand]] = {}
     for demand in sorted(graph.demands, key=lambda d: d.node):
-        if demand.role != "bias":
+        if demand.role == "weight" or (demand.role == "fixed" and demand.node not in layers):
             found.setdefault(demand.weight, []).append(demand)
     return found
 

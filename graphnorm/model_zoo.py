@@ -58,8 +58,8 @@ def _from_timm(name: str, seed: int) -> Built:
     if not timm.is_model(name.partition(".")[0]):
         raise InputError(f"timm:{name}: timm has no such model{_suggest(name, timm.list_models())}")
     with _border(f"timm:{name}"):
-        module = timm.create_model(name, pretrained=False)
-    size = tuple(int(n) for n in dict(module.pretrained_cfg).get("input_size") or (3, 224, 224))
+        module: Any = timm.create_model(name, pretrained=False)
+    size = tuple(int(n) for n in module.pretrained_cfg.get("input_size") or (3, 224, 224))
     return Built(module, Inputs((Shape("", (1, *size)),)), f"random (seed {seed})")
 
 

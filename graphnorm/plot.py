@@ -57,7 +57,7 @@ def energy_figure(energy: Mapping[str, tuple[float, float]], title: str, p: floa
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(axis="y", which="major", alpha=0.3, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
     return figure
 
 

@@ -6,6 +6,7 @@ torch, onnx, matplotlib and rich are imported when a command needs them.
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 from graphnorm.cli.commands import app
@@ -14,4 +15,5 @@ from graphnorm.cli.commands import app
 def main() -> None:
     """Run the command line (console script ``graphnorm``)."""
     warnings.simplefilter("ignore", FutureWarning)  # torch's, about torch
+    logging.disable(logging.WARNING)  # of torch.export about code that it cannot find
     app()

@@ -106,7 +106,7 @@ def canonicalize(
         tell("writing")
         result.source.save(result.model, output, force)
     write_json({**result.report.to_dict(), "weights": opened.weights, "output": str(output)}, json_path)
-    display.console(json_path).print(display.report_table(result.report, str(output), opened.weights))
+    display.console(json_path).print(display.report_table(result.report, model, str(output), opened.weights))
 
 
 @app.command()
@@ -147,7 +147,7 @@ def inspect(
     write_json(found, json_path)
     out = display.console(json_path)
     if why is None:
-        out.print(display.graph_table(graph, summary.degenerate, opened.weights))
+        out.print(display.graph_table(graph, model, summary.degenerate, opened.weights))
         out.print(display.layer_table(summary.layers, everything))
     for item in explained:
         for line in display.explanation_lines(item):

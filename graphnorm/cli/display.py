@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,36 +19,44 @@ if TYPE_CHECKING:
     from graphnorm.graph import Cause, RescalingGraph
     from graphnorm.report import CheckReport, Report, Verification
 
+_PIPED_WIDTH = 140
 _MOST = 6  # items of a list that are shown
 _ROWS = 40  # layers that a table shows without --all
 
 
 def console(json_target: str | None) -> Console:
     """Standard output, or standard error where JSON has standard output."""
-    return Console(stderr=json_target == "-", highlight=False, soft_wrap=False)
+    out = Console(stderr=json_target == "-", highlight=False)
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = _PIPED_WIDTH
+    return out
 
 
 @contextmanager
 def progress(first: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr with the name of the stage, only on a terminal; yields what sets the name."""
-    err = Console(stderr=True)
-    if not err.is_terminal:
-        yield lambda stage: None
-        return
-    with err.status(first) as status:
-        yield lambda stage: status.update(stage)
+    """A spinner on stderr with the name of the stage, only on a terminal; yields what sets the name.
+
+    What others print on stderr meanwhile follows at the end, or is dropped where an error says what
+    happened (torch.export prints half a graph before it fails).
+    """
+    err = Console(file=sys.stderr)
+    printed = io.StringIO()
+    with err.status(first) if err.is_terminal else nullcontext() as status, redirect_stderr(printed):
+        yield lambda stage: None if status is None else status.update(stage)
+    sys.stderr.write(printed.getvalue())
 
 
-def report_table(report: Report, output: str = "", weights: str = "") -> Table:
+def report_table(report: Report, title: str, output: str = "", weights: str = "") -> Table:
     """The outcome of a canonicalisation."""
-    table = _pairs(report.model)
+    table = _pairs(title)
     if weights:
         table.add_row("weights", escape(weights))
     before, after = report.objective["before"], report.objective["after"]
     change = f"  ({_change(before, after)})" if before else ""
     p = report.options["p"]
     stopped = "" if report.solver["converged"] else "  [yellow]stopped before --tol was reached[/yellow]"
-    table.add_row("dimension", f"{report.dimension} independent rescalings")
+    nothing = "" if report.dimension else ": nothing to do"
+    table.add_row("dimension", f"{report.dimension} independent rescalings{nothing}")
     table.add_row(f"objective (sum |w|^{p:g})", f"{before:.6g} → {after:.6g}{change}")
     table.add_row("cycles", f"{report.solver['cycles']}{stopped}")
     table.add_row("imbalance", f"{report.solver['imbalance']:.2g}")
@@ -72,9 +83,9 @@ def check_table(report: CheckReport, first: str, second: str) -> Table:
     return table
 
 
-def graph_table(graph: RescalingGraph, degenerate: Mapping[str, int], weights: str) -> Table:
+def graph_table(graph: RescalingGraph, title: str, degenerate: Mapping[str, int], weights: str) -> Table:
     """The rescaling graph in a few lines."""
-    table = _pairs(graph.network.name)
+    table = _pairs(title)
     if weights:
         table.add_row("weights", escape(weights))
     table.add_row(
@@ -89,7 +100,7 @@ def graph_table(graph: RescalingGraph, degenerate: Mapping[str, int], weights: s
 def layer_table(layers: Sequence[Layer], full: bool) -> Table:
     """One line per weight layer."""
     table = Table(title="weight layers", title_justify="left")
-    for heading in ("layer", "operator", "output channels", "input channels", "output tied to"):
+    for heading in ("layer", "operator", "output", "input", "output tied to"):
         table.add_column(heading, overflow="fold")
     shown = layers if full else layers[:_ROWS]
     for layer in shown:

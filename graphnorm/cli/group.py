@@ -23,7 +23,7 @@ class ReportingGroup(TyperGroup):
             raise fail(error, NOT_EQUIVALENT) from error
         except (GraphNormError, OSError) as error:
             raise fail(error, BAD_INPUT) from error
-        except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError) as error:
+        except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):
                 raise  # typer's own exits and usage errors
             traceback.print_exc()  # Python's own exit code would be 1, which says "not equivalent"
