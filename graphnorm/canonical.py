@@ -19,6 +19,7 @@ from graphnorm.solver.cyclic import Solution, solve
 from graphnorm.solver.problem import Problem, objective
 from graphnorm.sources import Source, open_model
 from graphnorm.verification.certificate import check_certificate
+from graphnorm.verification.layers import first_difference
 from graphnorm.verification.measure import battery, measure
 
 MODES = ("optimal", "exact")
@@ -108,7 +109,7 @@ def canonicalize(
         verification = _measured(source, emitted, verification, device)
         clock.lap("verify")
         if verification.verdict == "differs":
-            raise NotEquivalentError(f"{source.network.name}: the rescaled model is not the same function: {verification.failure}")
+            raise NotEquivalentError(_failure(source, emitted, graph, graph.log_scales(z), verification))
     if inplace:
         emitted = source.emit(rescaled.weights, inplace=True)
     final = objective(problem, z)
@@ -180,6 +181,17 @@ def _measured(source: Source, emitted: Any, verification: Verification, device: 
     measurement = measure(source.runner(source.model, device), source.runner(emitted, device), inputs)
     verdict = verification.verdict if measurement.agrees else "differs"
     return Verification(verdict, verification.certificate, measurement)
+
+
+def _failure(
+    source: Source, emitted: Any, graph: RescalingGraph, x: Floats, verification: Verification
+) -> str:
+    message = f"{source.network.name}: the rescaled model is not the same function: {verification.failure}"
+    _, inputs = battery(source.network, source.example)[0]
+    layer = first_difference(
+        graph, source.hidden_values(source.model, inputs), source.hidden_values(emitted, inputs), x
+    )
+    return f"{message}; the first layer that parts is {layer}" if layer else message
 
 
 class _Clock:

@@ -42,6 +42,10 @@ class Source:
         """A runner for the original or an emitted model."""
         raise NotImplementedError
 
+    def hidden_values(self, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
+        """Every float tensor that the original or an emitted model computes, by the network's names."""
+        raise NotImplementedError
+
     def save(self, model: Any, path: Path, force: bool) -> None:
         """Write an emitted model."""
         raise NotImplementedError
@@ -62,6 +66,12 @@ class TorchSource(Source):
         from graphnorm.verification.torch_runner import TorchRunner
 
         return TorchRunner(model, self.call, device)
+
+    def hidden_values(self, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
+        from graphnorm.frontends.torch_export import export_program
+        from graphnorm.verification.torch_runner import hidden_values
+
+        return hidden_values(export_program(self.model, *self.call), model, inputs)
 
     def save(self, model: Any, path: Path, force: bool) -> None:
         from torch import nn
@@ -90,6 +100,11 @@ class OnnxSource(Source):
         from graphnorm.verification.onnx_runner import OnnxRunner
 
         return OnnxRunner(model, self.network, device)
+
+    def hidden_values(self, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
+        from graphnorm.verification.onnx_runner import hidden_values
+
+        return hidden_values(model, self.network, inputs)
 
     def save(self, model: Any, path: Path, force: bool) -> None:
         from graphnorm.emission.onnx_file import save_onnx

@@ -80,11 +80,22 @@ def _check(model: nn.Module | ExportedProgram, new_weights: Mapping[str, Array])
 
 def _copy(model: Model) -> Model:
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except RuntimeError as error:
         raise InputError(
             f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}): use inplace=True"
         ) from error
+    if isinstance(model, ExportedProgram) and isinstance(copied, ExportedProgram):
+        _restore_names(model, copied)
+    return copied
+
+
+def _restore_names(model: ExportedProgram, copied: ExportedProgram) -> None:
+    """deepcopy renames nodes whose names are Python builtins (``input``), but not the signature."""
+    for old, new in zip(model.graph.nodes, copied.graph.nodes, strict=True):
+        if new.name != old.name:
+            new.name = old.name
+    copied.graph_module.recompile()
 
 
 def save_torch(model: nn.Module | ExportedProgram, path: str | os.PathLike[str], force: bool = False) -> None:

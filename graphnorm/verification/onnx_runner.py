@@ -16,7 +16,7 @@ from graphnorm import ir
 from graphnorm.emission.onnx_file import rescale_onnx
 from graphnorm.errors import InputError
 from graphnorm.frontends.onnx_load import to_proto
-from graphnorm.verification.measure import NEARBY_SIZE, Reference
+from graphnorm.verification.measure import Reference
 from graphnorm.verification.onnx_float64 import UNSUPPORTED, Float64Runner
 
 _PROTOBUF_LIMIT = 1_900_000_000
@@ -57,14 +57,15 @@ class OnnxRunner:
         return Reference(exact, "float64", (plain,))
 
 
-    def nearby(self, seed: int) -> OnnxRunner:
+    def nearby(self, seed: int, size: float | None) -> OnnxRunner:
         """The same graph with matrices and kernels moved at random."""
         generator = np.random.default_rng(seed)
-        moved = {
-            name: (array * (1 + NEARBY_SIZE * generator.uniform(-1, 1, array.shape))).astype(array.dtype)
-            for name, array in self._network.weights.items()
-            if array.ndim > 1
-        }
+        moved: dict[str, ir.Array] = {}
+        for name, array in self._network.weights.items():
+            if array.ndim > 1:
+                reach = float(ml_dtypes.finfo(array.dtype).eps) / 2 if size is None else size
+                factor = 1 + reach * generator.uniform(-1, 1, array.shape)
+                moved[name] = np.asarray(array.astype(np.float64) * factor).astype(array.dtype)
         return OnnxRunner(rescale_onnx(self._model, moved), self._network, self.device)
 
 
@@ -128,3 +129,20 @@ def pick_provider(device: str) -> str:
     if wanted not in offered:
         raise InputError(f"device {device!r}: onnxruntime offers {', '.join(offered)}; use --device auto")
     return wanted
+
+
+def hidden_values(model: onnx_ir.Model, network: ir.Graph, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
+    """Every float tensor that the model computes, by name."""
+    proto = to_proto(onnx_ir.external_data.load_to_model(model.clone()))
+    present = {value.name for value in proto.graph.output}
+    for node in network.nodes:
+        for name in node.outputs:
+            if name and network.values[name].is_float and name not in present:
+                proto.graph.output.add().name = name
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    results = session.run(names, dict(zip(network.inputs, inputs, strict=True)))
+    return {name: array for name, array in zip(names, results, strict=True) if isinstance(array, np.ndarray)}

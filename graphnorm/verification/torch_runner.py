@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from graphnorm import ir
+from graphnorm.emission.torch_module import named_tensors
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
-from graphnorm.verification.measure import NEARBY_SIZE, Reference
+from graphnorm.verification.measure import Reference
 
 
 class TorchRunner:
@@ -52,15 +54,16 @@ class TorchRunner:
         """The same model in float64."""
         return Reference(TorchRunner(self._model, self._example, self.device, double=True), "float64")
 
-    def nearby(self, seed: int) -> TorchRunner:
+    def nearby(self, seed: int, size: float | None) -> TorchRunner:
         """The same module with matrices and kernels moved at random."""
         runner = TorchRunner(self._model, self._example, self.device, self._double)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for tensor in runner._module.parameters():
                 if tensor.ndim > 1 and tensor.is_floating_point():
-                    move = 2 * torch.rand(tensor.shape, generator=generator) - 1
-                    tensor.mul_((1 + NEARBY_SIZE * move).to(tensor))
+                    reach = torch.finfo(tensor.dtype).eps / 2 if size is None else size
+                    move = 2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 1
+                    tensor.copy_(tensor.double().cpu() * (1 + reach * move))
         runner._model = runner._module
         return runner
 
@@ -80,3 +83,29 @@ def pick_device(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: this torch has no CUDA device; use --device cpu or auto")
     return device
+
+
+def hidden_values(program: ExportedProgram, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
+    """Every float tensor that `program` computes with the weights of `model`, by node name."""
+    found: dict[str, ir.Array] = {}
+    tensors = named_tensors(model)
+    fill = iter(inputs)
+    arguments: list[Any] = []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            arguments.append(to_tensor(next(fill)) if isinstance(spec.arg, TensorArgument) else None)
+        elif spec.target in tensors:
+            arguments.append(tensors[spec.target].detach().cpu())
+        else:
+            arguments.append(program.constants[str(spec.target)])
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, torch.Tensor) and result.is_floating_point():
+                found[n.name] = to_numpy(result).copy()
+            return result
+
+    with torch.no_grad():
+        Recorder(program.graph_module).run(*arguments)
+    return found
