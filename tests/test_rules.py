@@ -134,7 +134,7 @@ def test_labels_do_not_vary_along_axes_of_variable_size() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.gain = nn.Parameter(torch.ones(4, 1))
-            self.out = nn.Linear(3, 2)
+            self.out = nn.Linear(3, 2, bias=False)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.out(torch.relu(x * self.gain)) / self.gain
