@@ -88,7 +88,9 @@ def _check_signatures(a: ir.Graph, b: ir.Graph) -> None:
         raise InputError(f"{a.name} takes {len(shapes[0])} inputs, {b.name} takes {len(shapes[1])}")
     for name, one, two in zip(a.inputs, *shapes, strict=True):
         if one != two:
-            raise InputError(f"input {name!r}: {a.name} takes {one[1]}{one[0]}, {b.name} takes {two[1]}{two[0]}")
+            raise InputError(
+                f"input {name!r}: {a.name} takes {one[1]}{one[0]}, {b.name} takes {two[1]}{two[0]}"
+            )
 
 
 def _prove(a: ir.Graph, b: ir.Graph) -> tuple[Certificate | None, str, bool]:

@@ -91,7 +91,9 @@ def _forms(
     return total
 
 
-def _edges(mass: Floats, kept: Sequence[int], axes: Sequence[Sequence[int]], sizes: Sequence[int]) -> sp.csr_array:
+def _edges(
+    mass: Floats, kept: Sequence[int], axes: Sequence[Sequence[int]], sizes: Sequence[int]
+) -> sp.csr_array:
     """Sides that share an axis (grouped, depthwise, gains): a sparse mass matrix."""
     index = []
     for which in axes:
@@ -105,7 +107,11 @@ def _edges(mass: Floats, kept: Sequence[int], axes: Sequence[Sequence[int]], siz
 def _layers_after(graph: RescalingGraph) -> dict[int, int]:
     """Node index -> number of weight layers after it on the longest path to an output."""
     nodes = graph.network.nodes
-    layers = {d.node for d in graph.demands if d.role == "weight" and d.node < len(nodes) and nodes[d.node].op in CONTRACTIONS}
+    layers = {
+        d.node
+        for d in graph.demands
+        if d.role == "weight" and d.node < len(nodes) and nodes[d.node].op in CONTRACTIONS
+    }
     after: dict[str, int] = {}
     found: dict[int, int] = {}
     for index in range(len(nodes) - 1, -1, -1):

@@ -172,7 +172,9 @@ def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | Non
     return TorchSource(model, network, example, call)
 
 
-def _open_onnx(model: Any, example_inputs: Any, input_shapes: Mapping[str, Sequence[int]] | None) -> OnnxSource:
+def _open_onnx(
+    model: Any, example_inputs: Any, input_shapes: Mapping[str, Sequence[int]] | None
+) -> OnnxSource:
     try:
         from graphnorm.frontends.onnx_file import load_model, read_onnx
         from graphnorm.frontends.onnx_load import to_model
@@ -191,12 +193,16 @@ def _open_onnx(model: Any, example_inputs: Any, input_shapes: Mapping[str, Seque
     if isinstance(example_inputs, Mapping):
         missing = [name for name in network.inputs if name not in example_inputs]
         if missing:
-            raise InputError(f"example inputs lack {', '.join(missing)}; the model takes {', '.join(network.inputs)}")
+            raise InputError(
+                f"example inputs lack {', '.join(missing)}; the model takes {', '.join(network.inputs)}"
+            )
         example = [np.asarray(example_inputs[name]) for name in network.inputs]
     elif example_inputs is not None:
         arrays = example_inputs if isinstance(example_inputs, list | tuple) else [example_inputs]
         if len(arrays) != len(network.inputs):
-            raise InputError(f"{len(arrays)} example inputs given, the model takes {', '.join(network.inputs)}")
+            raise InputError(
+                f"{len(arrays)} example inputs given, the model takes {', '.join(network.inputs)}"
+            )
         example = [np.asarray(array) for array in arrays]
         network = read_onnx(loaded, {n: a.shape for n, a in zip(network.inputs, example, strict=True)})
     return OnnxSource(loaded, network, example)

@@ -80,7 +80,9 @@ def nullity(
 
         jacobian = jacrev(run, chunk_size=64)(state)
         with torch.no_grad():
-            flat = [jacobian[name].reshape(-1, state[name].numel()) * state[name].reshape(-1) for name in state]
+            flat = [
+                jacobian[name].reshape(-1, state[name].numel()) * state[name].reshape(-1) for name in state
+            ]
         block = torch.cat(flat, dim=1)
         blocks.append(block[block.norm(dim=1) > 0])
         count, rows, draws = block.shape[1], rows + block.shape[0], draws + 1

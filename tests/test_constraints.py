@@ -46,14 +46,19 @@ def equations(draw: st.DrawFn) -> tuple[int, list[list[Term]]]:
     for _ in range(draw(st.integers(1, 4))):
         size = draw(st.integers(1, 3))
         found.append(
-            [(draw(st.sampled_from([1.0, -1.0, 2.0, 0.5])), draw(label_arrays(count, shape))) for _ in range(size)]
+            [
+                (draw(st.sampled_from([1.0, -1.0, 2.0, 0.5])), draw(label_arrays(count, shape)))
+                for _ in range(size)
+            ]
         )
     return count, found
 
 
 @settings(max_examples=300, deadline=None)
 @given(equations())
-def test_anchored_rows_span_the_full_grid_and_elimination_solves_them(problem: tuple[int, list[list[Term]]]) -> None:
+def test_anchored_rows_span_the_full_grid_and_elimination_solves_them(
+    problem: tuple[int, list[list[Term]]],
+) -> None:
     count, found = problem
     constraints = Constraints()
     constraints.count = count
@@ -85,7 +90,14 @@ def test_family_of() -> None:
     assert constraints.family_of(second).tolist() == [1, 1, 1]
 
 
-SHAPES = [((2, 3, 4), (6, 4)), ((6, 4), (2, 3, 4)), ((2, 12), (4, 6)), ((1, 3, 1), (3,)), ((3,), (1, 3, 1)), ((4, 1, 3), (4, 3, 1))]
+SHAPES = [
+    ((2, 3, 4), (6, 4)),
+    ((6, 4), (2, 3, 4)),
+    ((2, 12), (4, 6)),
+    ((1, 3, 1), (3,)),
+    ((3,), (1, 3, 1)),
+    ((4, 1, 3), (4, 3, 1)),
+]
 
 
 @pytest.mark.parametrize(("old", "new"), SHAPES)

@@ -30,7 +30,9 @@ def make(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     return builder().double(), inputs(torch.Generator().manual_seed(1))
 
 
-def distance_after_rescaling(model: nn.Module, arguments: tuple[torch.Tensor, ...], graph: RescalingGraph) -> float:
+def distance_after_rescaling(
+    model: nn.Module, arguments: tuple[torch.Tensor, ...], graph: RescalingGraph
+) -> float:
     """Relative change of the output under a random element of the rescaling group."""
     z = np.random.default_rng(3).normal(size=graph.solution.count)
     other = rescale_torch(model, rescale(graph, z).weights)

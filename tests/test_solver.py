@@ -23,7 +23,9 @@ def forms(rows: Forms, count: int) -> sp.csr_array:
     return sp.csr_array(found)
 
 
-def problem(count: int, groups: list[int], blocks: list[tuple[Floats, Forms, Forms]], p: float = 2.0) -> Problem:
+def problem(
+    count: int, groups: list[int], blocks: list[tuple[Floats, Forms, Forms]], p: float = 2.0
+) -> Problem:
     made: list[Block] = []
     for mass, rows, columns in blocks:
         block = make_block("w", mass, forms(rows, count), forms(columns, count), np.array(groups))
@@ -50,6 +52,7 @@ def chain(widths: list[int], seed: int = 0, spread: float = 3.0, p: float = 2.0)
 def mixed(seed: int) -> Problem:
     """Ties, a group joined to itself, a product and an antisymmetric pair."""
     rng = np.random.default_rng(seed)
+
     def random(m: int, n: int) -> Floats:
         return rng.random((m, n)) * np.exp(rng.normal(size=(m, n)))
 
@@ -123,7 +126,9 @@ def test_minimum_is_unique_from_any_rescaled_start() -> None:
     blocks = []
     for block in found.blocks:
         r, c = np.exp(found.p * (block.rows.forms @ shift)), np.exp(found.p * (block.columns.forms @ shift))
-        made = make_block("w", r[:, None] * block.mass * c, block.rows.forms, block.columns.forms, found.groups)
+        made = make_block(
+            "w", r[:, None] * block.mass * c, block.rows.forms, block.columns.forms, found.groups
+        )
         assert made is not None
         blocks.append(made)
     moved = Problem(found.count, found.groups, tuple(blocks), found.p)

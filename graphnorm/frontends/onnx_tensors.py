@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,10 +32,15 @@ class Tensors:
         self.types[name] = tensor_type(array)
 
 
+# Names that exporters give to numbers of the program; a learned scalar keeps its own.
+_EXPORTER_NAME = re.compile(r"val_\d+\w*|onnx::\w+|/?.*[Cc]onst.*|scalar_tensor.*|_to_copy.*|lifted_.*")
+
+
 def collect_tensors(graph: onnx_ir.Graph, own_names: set[str], source: str) -> Tensors:
     """Sort a graph's tensors into weights (float tensors) and constants.
 
-    Constants are: integers, literals (rank 0, or a single entry in a `Constant` node), masks (weights
+    Constants are: integers, literals (rank 0, or a single entry in a `Constant` node or in an initializer
+    that the exporter named: ONNX doesn't tell a learned scalar from a literal), masks (weights
     with infinite entries), and what came out of an inlined function (not in `own_names`), which one
     change would alter at every call.
 
@@ -47,7 +53,8 @@ def collect_tensors(graph: onnx_ir.Graph, own_names: set[str], source: str) -> T
         if value.const_value is None:
             raise ModelFileError(f"{source}: initializer {name!r} has no data")
         array = _array(value.const_value, name, source)
-        found.add(name, array, is_weight=array.ndim > 0 and _is_weight(name, array, source))
+        is_literal = array.ndim == 0 or (array.size == 1 and _EXPORTER_NAME.fullmatch(name) is not None)
+        found.add(name, array, is_weight=not is_literal and _is_weight(name, array, source))
     for node in graph:
         if not is_constant(node):
             continue

@@ -153,9 +153,7 @@ def _equate(first: Demand, second: Demand, constraints: Constraints) -> None:
     constraints.equation(terms, second.node, f"{first.weight} is used more than once")
 
 
-def _reconcile_overlaps(
-    shape: tuple[int, ...], regions: Sequence[Demand], constraints: Constraints
-) -> None:
+def _reconcile_overlaps(shape: tuple[int, ...], regions: Sequence[Demand], constraints: Constraints) -> None:
     size = int(np.prod(shape, dtype=np.int64))
     index = np.arange(size).reshape(shape)
     owner = np.full(size, -1, dtype=np.int64)  # which demand saw an entry first, and where
@@ -173,7 +171,9 @@ def _reconcile_overlaps(
             clash = np.flatnonzero(owner[entries] == other)
             clash = clash[(where[entries[clash]] != clash) | (other != number)]
             if len(clash):
-                _equate_entries(regions[other], item, tables, other, number, where[entries[clash]], clash, constraints)
+                _equate_entries(
+                    regions[other], item, tables, other, number, where[entries[clash]], clash, constraints
+                )
 
 
 def _table(terms: Sequence[Term], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

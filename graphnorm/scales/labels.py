@@ -121,9 +121,7 @@ def slices(labels: Labels, region: Sequence[slice]) -> Labels:
 
 def pad(labels: Labels, before: Sequence[int], after: Sequence[int], fill: int) -> Labels:
     """Labels after padding with `fill`; an axis without labels that is padded with zeros stays so."""
-    widths = [
-        (b, a) if size > 1 else (0, 0) for size, b, a in zip(labels.shape, before, after, strict=True)
-    ]
+    widths = [(b, a) if size > 1 else (0, 0) for size, b, a in zip(labels.shape, before, after, strict=True)]
     if all(b >= 0 and a >= 0 for b, a in widths):
         return np.pad(labels, widths, constant_values=fill)
     crop = [slice(max(-b, 0), size - max(-a, 0)) for size, (b, a) in zip(labels.shape, widths, strict=True)]

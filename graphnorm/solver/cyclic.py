@@ -145,7 +145,9 @@ def _largest(side: Side, groups: Integers) -> dict[int, float]:
     for part in side.segments:
         at = slice(side.forms.indptr[part.start], side.forms.indptr[part.start + 1])
         totals: dict[int, float] = {}
-        for group, c in zip(groups[side.forms.indices[at]].tolist(), side.forms.data[at].tolist(), strict=True):
+        for group, c in zip(
+            groups[side.forms.indices[at]].tolist(), side.forms.data[at].tolist(), strict=True
+        ):
             totals[group] = totals.get(group, 0.0) + abs(c)
         for group, total in totals.items():
             found[group] = max(found.get(group, 0.0), total)

@@ -28,7 +28,9 @@ def newton_step(problem: Problem, z: Floats, active: npt.NDArray[np.bool_], iter
         terms.append((block, r, c, masses))
         for side, mass in zip((block.rows, block.columns), masses, strict=True):
             gradient += p * (side.forms.T @ mass)
-            squared = sp.csr_array((side.forms.data**2, side.forms.indices, side.forms.indptr), shape=side.forms.shape)
+            squared = sp.csr_array(
+                (side.forms.data**2, side.forms.indices, side.forms.indptr), shape=side.forms.shape
+            )
             diagonal += p * p * (squared.T @ mass)
     diagonal[~active] = 1.0
 

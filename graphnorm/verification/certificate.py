@@ -60,11 +60,15 @@ def check_certificate(
     for name, old in graph.network.weights.items():
         other = new.get(name)
         if other is None or other.shape != old.shape or other.dtype != old.dtype:
-            return Certificate(False, False, np.inf, f"weight {name!r} has no counterpart of its shape and type")
+            return Certificate(
+                False, False, np.inf, f"weight {name!r} has no counterpart of its shape and type"
+            )
         factor = coefficient(graph, demands[name], x, exact) if name in demands else np.ones(1)
         distance, exactly = _distance(old, other, factor)
         if distance > slack * (1 + 1e-6):
-            return Certificate(False, False, distance, f"weight {name!r} is {distance:.3g} half ulps off its coefficient")
+            return Certificate(
+                False, False, distance, f"weight {name!r} is {distance:.3g} half ulps off its coefficient"
+            )
         worst, all_exact = max(worst, distance), all_exact and exactly
     return Certificate(True, all_exact, worst)
 
@@ -84,17 +88,19 @@ def _distance(old: ir.Array, new: ir.Array, factor: Floats) -> tuple[float, bool
     if factor.size == 1 and factor.flat[0] == 1.0:
         same = np.array_equal(old, new, equal_nan=True)
         return (0.0, True) if same else (_half_ulps(old.astype(np.float64), new), False)
-    return _half_ulps(old.astype(np.float64) * factor, new), bool((old.astype(np.float64) * factor == new).all())
+    return _half_ulps(old.astype(np.float64) * factor, new), bool(
+        (old.astype(np.float64) * factor == new).all()
+    )
 
 
 def _half_ulps(expected: Floats, new: ir.Array) -> float:
     info = _float_info(new.dtype)
     magnitude = np.maximum(np.abs(expected), info[1])
-    half_ulp = np.exp2(np.floor(np.log2(magnitude))) * info[0] / 2
+    half_ulp = np.exp2(np.floor(np.log2(magnitude)) - 1) * info[0]
     off = np.abs(new.astype(np.float64) - expected)
     if new.dtype == np.float64:  # the product itself is rounded in float64
         half_ulp = half_ulp * 2
-    return float(np.where(off > 0, off / half_ulp, 0.0).max(initial=0.0))
+    return float((off[off > 0] / half_ulp[off > 0]).max(initial=0.0))
 
 
 def _float_info(dtype: np.dtype) -> tuple[float, float]:  # type: ignore[type-arg]

@@ -85,19 +85,27 @@ class Measurement:
     failure: str = ""
 
 
-def battery(network: ir.Graph, example: Sequence[ir.Array] | None, seed: int = 0) -> list[tuple[str, list[ir.Array]]]:
+def battery(
+    network: ir.Graph, example: Sequence[ir.Array] | None, seed: int = 0
+) -> list[tuple[str, list[ir.Array]]]:
     """Inputs to try: the example, normal, large, small and zero ones."""
     generator = np.random.default_rng(seed)
     found: list[tuple[str, list[ir.Array]]] = []
     if example is not None:
         found.append(("given", list(example)))
     for name, size in (("normal", 1.0), ("large", 30.0), ("small", 1e-2), ("zero", 0.0)):
-        found.append((name, [_draw(network, i, example, size, generator) for i in range(len(network.inputs))]))
+        found.append(
+            (name, [_draw(network, i, example, size, generator) for i in range(len(network.inputs))])
+        )
     return found
 
 
 def _draw(
-    network: ir.Graph, index: int, example: Sequence[ir.Array] | None, size: float, generator: np.random.Generator
+    network: ir.Graph,
+    index: int,
+    example: Sequence[ir.Array] | None,
+    size: float,
+    generator: np.random.Generator,
 ) -> ir.Array:
     value = network.values[network.inputs[index]]
     shape = value.shape or ()
@@ -123,7 +131,9 @@ def measure(original: Runner, new: Runner, inputs: Sequence[tuple[str, Sequence[
     for label, arrays in inputs:
         old, other, truth = original.run(arrays), new.run(arrays), reference.anchor.run(arrays)
         if len(old) != len(other):
-            return replace(worst, agrees=False, bit_identical=False, rmse_ratio=np.inf, failure="number of outputs")
+            return replace(
+                worst, agrees=False, bit_identical=False, rmse_ratio=np.inf, failure="number of outputs"
+            )
         variants = [old, *(variant.run(arrays) for variant in reference.variants)]
         for index, exact in enumerate(truth):
             identical = identical and _same_bits(old[index], other[index])
@@ -172,7 +182,10 @@ def _compare(
     two, exact = new.astype(np.float64), truth.astype(np.float64)
     values = [run.astype(np.float64) for run in runs]
     finite = np.isfinite(values[0]) & np.isfinite(exact)
-    if not np.array_equal(values[0][~finite], two[~finite], equal_nan=True) or not np.isfinite(two[finite]).all():
+    if (
+        not np.array_equal(values[0][~finite], two[~finite], equal_nan=True)
+        or not np.isfinite(two[finite]).all()
+    ):
         return np.inf, np.inf, 0.0
     size = _rms(exact[finite])
     if size == 0.0:

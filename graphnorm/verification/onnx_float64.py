@@ -22,7 +22,15 @@ _NARROW = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision"}
 
 # What the reference implementation raises for operators, types or attributes that it doesn't cover.
-UNSUPPORTED = (RuntimeError, NotImplementedError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+UNSUPPORTED = (
+    RuntimeError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
 
 
 class BatchNormalization(OpRun):
@@ -82,7 +90,9 @@ def _widen_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
                 _widen_graph(attribute.g)
             elif attribute.name in _TYPE_ATTRIBUTES and attribute.i in _NARROW:
                 attribute.i = TensorProto.DOUBLE
-        if node.op_type == "Constant" and any(a.name in {"value_float", "value_floats"} for a in node.attribute):
+        if node.op_type == "Constant" and any(
+            a.name in {"value_float", "value_floats"} for a in node.attribute
+        ):
             _widen_literal(node)
 
 

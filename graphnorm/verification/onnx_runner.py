@@ -56,7 +56,6 @@ class OnnxRunner:
             return Reference(plain, f"{_UNOPTIMISED} (ONNX's reference implementation disagrees with it)")
         return Reference(exact, "float64", (plain,))
 
-
     def nearby(self, seed: int, size: float | None) -> OnnxRunner:
         """The same graph with matrices and kernels moved at random."""
         generator = np.random.default_rng(seed)
@@ -90,11 +89,19 @@ def _arrays(result: Any) -> list[ir.Array]:
         return [result]
     if isinstance(result, dict):
         return [np.asarray(list(result.values()))]
-    return [array for item in result for array in _arrays(item)] if isinstance(result, list) else [np.asarray(result)]
+    return (
+        [array for item in result for array in _arrays(item)]
+        if isinstance(result, list)
+        else [np.asarray(result)]
+    )
 
 
-def _session(model: onnx_ir.Model, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
-    size = sum(int(value.const_value.nbytes) for value in model.graph.initializers.values() if value.const_value)
+def _session(
+    model: onnx_ir.Model, options: onnxruntime.SessionOptions, provider: str
+) -> onnxruntime.InferenceSession:
+    size = sum(
+        int(value.const_value.nbytes) for value in model.graph.initializers.values() if value.const_value
+    )
     try:
         if size < _PROTOBUF_LIMIT:
             return onnxruntime.InferenceSession(_inline(model), options, providers=[provider])
@@ -113,7 +120,13 @@ def _inline(model: onnx_ir.Model) -> bytes:
 
 
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
-_REFUSALS = (_STATE.Fail, _STATE.InvalidGraph, _STATE.NotImplemented, _STATE.InvalidArgument, _STATE.RuntimeException)
+_REFUSALS = (
+    _STATE.Fail,
+    _STATE.InvalidGraph,
+    _STATE.NotImplemented,
+    _STATE.InvalidArgument,
+    _STATE.RuntimeException,
+)
 
 
 def pick_provider(device: str) -> str:
@@ -142,7 +155,9 @@ def hidden_values(model: onnx_ir.Model, network: ir.Graph, inputs: Sequence[ir.A
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     names = [value.name for value in session.get_outputs()]
     results = session.run(names, dict(zip(network.inputs, inputs, strict=True)))
     return {name: array for name, array in zip(names, results, strict=True) if isinstance(array, np.ndarray)}

@@ -31,7 +31,9 @@ class TorchRunner:
 
     tiny = 2.0
 
-    def __init__(self, model: Any, example: tuple[Any, Any], device: str = "auto", double: bool = False) -> None:
+    def __init__(
+        self, model: Any, example: tuple[Any, Any], device: str = "auto", double: bool = False
+    ) -> None:
         self._model, self._example, self._double = model, example, double
         self.device = pick_device(device)
         module = model.module() if isinstance(model, ExportedProgram) else model

@@ -181,9 +181,7 @@ def attention(ctx: Propagation, node: Node) -> None:
     query, key, value = (ctx.labels(name) for name in (q, k, v))
     heads = ctx.shape(q)[1]
     key, value = (_repeat_heads(labels, heads, ctx.shape(k)[1]) for labels in (key, value))
-    ctx.equation(
-        [(1.0, query[:, :, :, None, :]), (1.0, key[:, :, None, :, :])], "scores reach a softmax"
-    )
+    ctx.equation([(1.0, query[:, :, :, None, :]), (1.0, key[:, :, None, :, :])], "scores reach a softmax")
     ctx.set(node.outputs[0], ctx.uniform(value, [2], "mixed by attention"))
 
 
@@ -202,4 +200,3 @@ RULES = (
     Rule(("ConvTranspose",), "n c .., c o .., o -> n o ..", conv_transpose, _FAMILY, _REASON),
     Rule(("Attention",), "h n d, h m -d, h m v -> h n v", attention, _FAMILY, "attention"),
 )
-
