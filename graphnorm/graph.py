@@ -121,7 +121,8 @@ class RescalingGraph:
         """A few lines for people."""
         moved = {demand.weight for demand in self.movable()}
         lines = [
-            f"{self.network.name}: {self.dimension} independent rescalings in {len(self.groups)} channel groups",
+            f"{self.network.name}: {self.dimension} independent rescalings "
+            f"in {len(self.groups)} channel groups",
             f"{len(moved)} of {len(self.network.weights)} weight tensors can be rescaled",
         ]
         lines += [

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -144,6 +145,21 @@ class Graph:
                         f"value {name!r} is declared {value.dtype}{value.shape}, "
                         f"its data is {array.dtype.name}{array.shape}"
                     )
+
+
+@dataclass(frozen=True, slots=True)
+class FloatFormat:
+    """Precision and range of a float type."""
+
+    eps: float
+    smallest_normal: float
+
+
+def float_format(dtype: np.dtype[Any]) -> FloatFormat:
+    """The format of a NumPy or ``ml_dtypes`` float type."""
+    info: Any = ml_dtypes.finfo
+    found = info(dtype)
+    return FloatFormat(float(found.eps), float(found.smallest_normal))
 
 
 def shape_of(array: Array | np.generic) -> tuple[int, ...]:

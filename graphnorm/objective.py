@@ -70,7 +70,7 @@ def _two_sides(terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
 
 
 def _power_sum(region: ir.Array, kept: Sequence[int], p: float) -> Floats:
-    """sum |w|^p over the axes that are not kept, in float64."""
+    """Sum of |w|^p over the axes that are not kept, in float64."""
     values = np.abs(region.astype(np.float64))
     powered = np.square(values) if p == 2.0 else values if p == 1.0 else values**p
     gone = tuple(axis for axis in range(region.ndim) if axis not in kept)

@@ -236,20 +236,48 @@ def _upsampler() -> nn.Module:
 _IMAGE = normal(2, 2, 4, 4)
 
 NETWORKS: dict[str, Network] = {
-    "mlp": (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), normal(3, 3)),
+    "mlp": (
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)),
+        normal(3, 3),
+    ),
     "mlp_flatten": (
-        lambda: nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU(), nn.MaxPool2d(2, 1), nn.Flatten(), nn.Linear(2, 3)), normal(3, 2, 4, 4)),
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 2, 3), nn.ReLU(), nn.MaxPool2d(2, 1), nn.Flatten(), nn.Linear(2, 3)
+        ),
+        normal(3, 2, 4, 4),
+    ),
     "residual_identity": (lambda: Residual(False), _IMAGE),
     "residual_projection": (lambda: Residual(True), _IMAGE),
     "zero_pad_shortcut": (ZeroPadShortcut, _IMAGE),
     "densenet": (lambda: Dense().eval(), _IMAGE),
     "squeeze_excite": (SqueezeExcite, _IMAGE),
     "shuffle": (Shuffle, _IMAGE),
-    "grouped": (lambda: nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 2, 1)), _IMAGE),
-    "transposed": (lambda: nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.ConvTranspose2d(3, 2, 2), nn.ReLU(), nn.Conv2d(2, 1, 1)), _IMAGE),
+    "grouped": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 2, 1)
+        ),
+        _IMAGE,
+    ),
+    "transposed": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 1), nn.ReLU(), nn.ConvTranspose2d(3, 2, 2), nn.ReLU(), nn.Conv2d(2, 1, 1)
+        ),
+        _IMAGE,
+    ),
     "transposed_grouped": (
-        lambda: nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.ConvTranspose2d(4, 6, 2, groups=2), nn.ReLU(), nn.Conv2d(6, 1, 1)), _IMAGE),
-    "conv1d": (lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.ReLU(), nn.AvgPool1d(2), nn.Conv1d(3, 1, 1)), normal(2, 2, 6)),
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 6, 2, groups=2),
+            nn.ReLU(),
+            nn.Conv2d(6, 1, 1),
+        ),
+        _IMAGE,
+    ),
+    "conv1d": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.ReLU(), nn.AvgPool1d(2), nn.Conv1d(3, 1, 1)),
+        normal(2, 2, 6),
+    ),
     "attention_sdpa": (lambda: Attention(fused=False, kernel=True), normal(2, 3, 4)),
     "attention_matmul": (lambda: Attention(fused=False, kernel=False), normal(2, 3, 4)),
     "attention_fused": (lambda: Attention(fused=True, kernel=False), normal(2, 3, 4)),
@@ -257,7 +285,10 @@ NETWORKS: dict[str, Network] = {
     "batch_norm_eval": (_batch_norm, _IMAGE),
     "batch_norm_plain": (lambda: _batch_norm(False), _IMAGE),
     "batch_norm_train": (_train_batch_norm, _IMAGE),
-    "group_norm": (lambda: nn.Sequential(nn.Conv2d(2, 4, 1), nn.GroupNorm(2, 4, eps=0.5), nn.ReLU(), nn.Conv2d(4, 2, 1)), _IMAGE),
+    "group_norm": (
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 1), nn.GroupNorm(2, 4, eps=0.5), nn.ReLU(), nn.Conv2d(4, 2, 1)),
+        _IMAGE,
+    ),
     "swiglu": (lambda: Gated(relu=False), normal(4, 3)),
     "reglu": (lambda: Gated(relu=True), normal(4, 3)),
     "shared_matrix": (Tied, normal(4, 3)),
@@ -269,6 +300,11 @@ NETWORKS: dict[str, Network] = {
     "squared_relu": (SquaredRelu, normal(4, 3)),
     "layer_scale": (LayerScale, normal(4, 3)),
     "prelu": (lambda: nn.Sequential(nn.Conv2d(2, 3, 1), nn.PReLU(3), nn.Conv2d(3, 1, 1)), _IMAGE),
-    "relu6": (lambda: nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU6(), nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1)), normal(2, 2, 4, 4, size=6.0)),
+    "relu6": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 1), nn.ReLU6(), nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1)
+        ),
+        normal(2, 2, 4, 4, size=6.0),
+    ),
     "upsampler": (_upsampler, normal(2, 1, 3, 3)),
-}  # fmt: skip
+}

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-
 _DRAWS = 10  # enough that no unit is dead in all of them
 
 

@@ -22,16 +22,16 @@ from graphnorm.solver.problem import objective
 from tests.networks import NETWORKS
 
 
-def network(name: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+def network(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, tuple[torch.Tensor, ...]]:
     torch.manual_seed(0)
     builder, inputs = NETWORKS[name]
     arguments = inputs(torch.Generator().manual_seed(1))
     return builder().to(dtype), tuple(x.to(dtype) if x.is_floating_point() else x for x in arguments)
 
 
-def small_cnn() -> tuple[nn.Module, torch.Tensor]:
+def small_cnn() -> tuple[Any, torch.Tensor]:
     torch.manual_seed(0)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=4), nn.ReLU(),
         nn.MaxPool2d(2), nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 5),
     )  # fmt: skip
@@ -111,7 +111,7 @@ def test_exact_mode_is_bit_identical(name: str, dtype: torch.dtype) -> None:
 
 
 def test_exact_mode_gives_up_channels_that_would_lose_bits() -> None:
-    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False)).half()
+    model: Any = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False)).half()
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[8.0, 8.0], [8.0, 2.0**-24]]))  # the smallest subnormal
         model[2].weight.copy_(torch.full((2, 2), 2.0**-3))

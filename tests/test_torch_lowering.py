@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.torch_functions import IMAGE, MODULES, REDUCE, SHAPE, UNARY, Fn, Table, check, image, rand, x234

@@ -91,7 +91,7 @@ def _copy(model: Model) -> Model:
 
 
 def _restore_names(model: ExportedProgram, copied: ExportedProgram) -> None:
-    """deepcopy renames nodes whose names are Python builtins (``input``), but not the signature."""
+    """Undo deepcopy: it renames nodes whose names are Python builtins (``input``), but not the signature."""
     for old, new in zip(model.graph.nodes, copied.graph.nodes, strict=True):
         if new.name != old.name:
             new.name = old.name

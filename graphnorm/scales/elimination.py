@@ -61,7 +61,7 @@ def _merge(representative: Integers, merges: Integers) -> Integers:
     _, component = connected_components(graph, directed=False)
     lowest = np.full(component.max() + 1, count, dtype=np.int64)
     np.minimum.at(lowest, component, np.arange(count))
-    return lowest[component][representative]
+    return np.asarray(lowest[component][representative])
 
 
 def _simplify(tables: list[_Table], representative: Integers) -> tuple[Integers, list[_Table]]:

@@ -95,10 +95,10 @@ def squeeze_constant_axes(labels: Labels) -> Labels:
 
 def concat(parts: Sequence[Labels], sizes: Sequence[int], axis: int) -> Labels:
     """Labels of a concatenation along `axis`; `sizes` are the operands' sizes on it."""
-    shapes = [part.shape[:axis] + (1,) + part.shape[axis + 1 :] for part in parts]
+    shapes = [(*part.shape[:axis], 1, *part.shape[axis + 1 :]) for part in parts]
     common = np.broadcast_shapes(*shapes)
     expanded = [
-        np.broadcast_to(part, common[:axis] + (size,) + common[axis + 1 :])
+        np.broadcast_to(part, (*common[:axis], size, *common[axis + 1 :]))
         for part, size in zip(parts, sizes, strict=True)
     ]
     return squeeze_constant_axes(np.concatenate(expanded, axis=axis)) if expanded else pinned(0)

@@ -224,7 +224,7 @@ class Propagation:
 
 def _unscalable(data: Array) -> npt.NDArray[np.bool_]:
     """Entries that a positive factor leaves as they are: 0 and infinities."""
-    return (data == 0) | np.isinf(data.astype(np.float64))
+    return np.asarray((data == 0) | np.isinf(data.astype(np.float64)))
 
 
 def propagate(graph: Graph, registry: Registry) -> Scales:

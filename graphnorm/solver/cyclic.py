@@ -1,4 +1,4 @@
-"""Cyclic coordinate descent (Stock et al. 2019, algorithm 1), one channel group at a time, with coarse correction.
+"""Cyclic coordinate descent (Stock et al. 2019, algorithm 1) by channel group, with coarse correction.
 
 For a variable with rising mass L and falling mass R the exact minimiser is  z <- z + log(R / L) / (2 p).  All
 variables of a group move at once; if D is the largest sum of |coefficients| of one exponent within the
@@ -28,7 +28,6 @@ from graphnorm.solver.problem import (
     objective,
     restrict,
 )
-
 
 _SWEEPS_FIRST = 4  # Newton is for the end: far from the optimum its step is cut short
 _PATIENCE = 4  # sweeps that may still follow before Newton is cheaper

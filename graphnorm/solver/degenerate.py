@@ -40,17 +40,17 @@ def _spread(block: Block, facts: Bools) -> None:
 
 
 def _term_at_least_zero(forms: sp.csr_array, facts: Bools) -> Bools:
-    return np.where(forms.data > 0, facts[1][forms.indices], facts[0][forms.indices])
+    return np.asarray(np.where(forms.data > 0, facts[1][forms.indices], facts[0][forms.indices]))
 
 
 def _unknown_terms(forms: sp.csr_array, facts: Bools) -> npt.NDArray[np.int64]:
     entry = np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))
     missing = ~_term_at_least_zero(forms, facts)
-    return np.bincount(entry[missing], minlength=forms.shape[0])
+    return np.asarray(np.bincount(entry[missing], minlength=forms.shape[0]))
 
 
 def _form_at_least_zero(forms: sp.csr_array, facts: Bools) -> Bools:
-    return _unknown_terms(forms, facts) == 0
+    return np.asarray(_unknown_terms(forms, facts) == 0)
 
 
 def _learn_at_most_zero(forms: sp.csr_array, low: Bools, facts: Bools) -> None:

@@ -11,6 +11,7 @@ A variable's imbalance is log(in / out): the mass that grows with it against the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,7 +137,7 @@ def _segment(forms: sp.csr_array, groups: Integers) -> tuple[Integers, Side]:
     ordered = inverse.reshape(-1)[order]
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1, [len(ordered)]])
     forms = sp.csr_array(forms[order])
-    segments = tuple(slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a)
+    segments = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(bounds) if b > a)
     profiles = tuple(_profile(forms, part, groups) for part in segments)
     return order, Side(forms, segments, profiles)
 
@@ -185,7 +186,7 @@ def add_flow(forms: sp.csr_array, mass: Floats, rising: Floats, falling: Floats)
 
 
 def imbalance(rising: Floats, falling: Floats, active: npt.NDArray[np.bool_]) -> float:
-    """max |log(in / out)| over the active variables."""
+    """Largest |log(in / out)| over the active variables."""
     if not active.any():
         return 0.0
     with np.errstate(divide="ignore"):

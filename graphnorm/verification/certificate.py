@@ -94,17 +94,10 @@ def _distance(old: ir.Array, new: ir.Array, factor: Floats) -> tuple[float, bool
 
 
 def _half_ulps(expected: Floats, new: ir.Array) -> float:
-    info = _float_info(new.dtype)
-    magnitude = np.maximum(np.abs(expected), info[1])
-    half_ulp = np.exp2(np.floor(np.log2(magnitude)) - 1) * info[0]
+    info = ir.float_format(new.dtype)
+    magnitude = np.maximum(np.abs(expected), info.smallest_normal)
+    half_ulp = np.exp2(np.floor(np.log2(magnitude)) - 1) * info.eps
     off = np.abs(new.astype(np.float64) - expected)
     if new.dtype == np.float64:  # the product itself is rounded in float64
         half_ulp = half_ulp * 2
     return float((off[off > 0] / half_ulp[off > 0]).max(initial=0.0))
-
-
-def _float_info(dtype: np.dtype) -> tuple[float, float]:  # type: ignore[type-arg]
-    import ml_dtypes
-
-    info = ml_dtypes.finfo(dtype)
-    return float(info.eps), float(info.smallest_normal)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import ml_dtypes
 import numpy as np
 
 from graphnorm import ir
@@ -39,7 +38,7 @@ def first_difference(
             expected = old[name].astype(np.float64) * np.exp(scale)
             off = new[name].astype(np.float64) - expected
             within = tuple(axis for axis, size in enumerate(labels.shape) if size == 1)  # channel by channel
-            allowed = _TOLERANCE * float(ml_dtypes.finfo(old[name].dtype).eps) * _rms(expected, within)
+            allowed = _TOLERANCE * ir.float_format(old[name].dtype).eps * _rms(expected, within)
             if (_rms(off, within) > allowed).any():
                 return f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
     return ""

@@ -5,17 +5,18 @@ ONNX: the same, through ONNX's reference implementation in float64; the original
 runs with graph optimisations on and off.  Where the reference implementation doesn't cover the model, the
 unoptimised run is the anchor.
 
-One run is one draw of the rounding noise, and a lucky one now and then (the mean of 10,000 equal values has an
-error that depends on their mantissa alone).  So before a difference is called one, the noise is measured
+One run is one draw of the rounding noise, and a lucky one now and then (the mean of 10,000 equal values has
+an error that depends on their mantissa alone).  So before a difference is called one, the noise is measured
 on nearby models too: weights moved at random, float run against float64 run; and on the same model with its
-weights rounded anew (weights stored in less precision than they are computed with).  Element-wise relative tolerances mislead near zero and are not used.
+weights rounded anew (weights stored in less precision than they are computed with).  Element-wise relative
+tolerances mislead near zero and are not used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -27,14 +28,18 @@ _NEARBY = 4  # draws of the noise
 _NEARBY_SIZE = 0.05  # relative move of a nearby model's weights
 
 
-class Runner(Protocol):
+class Runnable(Protocol):
     """A model that can be run."""
-
-    device: str
-    tiny: float  # difference that never counts, in float epsilons of the outputs' root mean square
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """Outputs for `inputs`, in order."""
+
+
+class Runner(Runnable, Protocol):
+    """A model whose noise can be measured too."""
+
+    device: str
+    tiny: float  # difference that never counts, in float epsilons of the outputs' root mean square
 
     def reference(self, inputs: Sequence[ir.Array]) -> Reference:
         """How to measure this model's own noise; `inputs` are some to try it on."""
@@ -53,9 +58,9 @@ class Reference:
         variants: other runs of the same function, whose distance from the anchor is noise too.
     """
 
-    anchor: Runner
+    anchor: Runnable
     name: str
-    variants: tuple[Runner, ...] = ()
+    variants: tuple[Runnable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +91,15 @@ class Measurement:
 
 
 def battery(
-    network: ir.Graph, example: Sequence[ir.Array] | None, seed: int = 0
+    network: ir.Graph, example: Sequence[ir.Array] | None, draws: int = 1, seed: int = 0
 ) -> list[tuple[str, list[ir.Array]]]:
-    """Inputs to try: the example, normal, large, small and zero ones."""
+    """Inputs to try: the example, `draws` of normal, large and small ones, and zeros."""
     generator = np.random.default_rng(seed)
     found: list[tuple[str, list[ir.Array]]] = []
     if example is not None:
         found.append(("given", list(example)))
-    for name, size in (("normal", 1.0), ("large", 30.0), ("small", 1e-2), ("zero", 0.0)):
+    kinds = [("normal", 1.0), ("large", 30.0), ("small", 1e-2)] * draws + [("zero", 0.0)]
+    for name, size in kinds:
         found.append(
             (name, [_draw(network, i, example, size, generator) for i in range(len(network.inputs))])
         )
@@ -119,7 +125,7 @@ def _draw(
     return generator.integers(0, 2, shape).astype(_dtype(value.dtype))
 
 
-def _dtype(name: str) -> np.dtype:  # type: ignore[type-arg]
+def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
@@ -193,7 +199,7 @@ def _compare(
         return (0.0, 0.0, 0.0) if same else (np.inf, np.inf, 0.0)
     rmse = _rms((two - exact)[finite]) / size
     noise = max(_rms((value - exact)[finite]) for value in values) / size
-    floor = tiny * float(ml_dtypes.finfo(old.dtype).eps) / _RATIO
+    floor = tiny * ir.float_format(old.dtype).eps / _RATIO
     return rmse / max(noise, floor), rmse, noise
 
 

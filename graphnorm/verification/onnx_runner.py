@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir
 import onnxruntime
@@ -62,7 +61,7 @@ class OnnxRunner:
         moved: dict[str, ir.Array] = {}
         for name, array in self._network.weights.items():
             if array.ndim > 1:
-                reach = float(ml_dtypes.finfo(array.dtype).eps) / 2 if size is None else size
+                reach = ir.float_format(array.dtype).eps / 2 if size is None else size
                 factor = 1 + reach * generator.uniform(-1, 1, array.shape)
                 moved[name] = np.asarray(array.astype(np.float64) * factor).astype(array.dtype)
         return OnnxRunner(rescale_onnx(self._model, moved), self._network, self.device)
@@ -81,7 +80,7 @@ def _plausible(computed: ir.Array, truth: ir.Array) -> bool:
     finite = np.isfinite(one) & np.isfinite(two)
     off = float(np.sqrt(np.mean((one - two)[finite] ** 2))) if finite.any() else 0.0
     size = float(np.sqrt(np.mean(two[finite] ** 2))) if finite.any() else 0.0
-    return off <= float(np.sqrt(ml_dtypes.finfo(computed.dtype).eps)) * size
+    return off <= float(np.sqrt(ir.float_format(computed.dtype).eps)) * size
 
 
 def _arrays(result: Any) -> list[ir.Array]:

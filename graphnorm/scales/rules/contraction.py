@@ -160,7 +160,7 @@ def _convolve(ctx: Propagation, node: Node, channels: int, groups: int, transpos
 
 def _fixed_kernel(ctx: Propagation, node: Node, labels: Labels, channels: int, groups: int) -> None:
     """A kernel that may not change: one scale per group of channels passes through."""
-    if not ctx.is_constant(node.inputs[1]) or len(node.inputs) > 2 and node.inputs[2]:
+    if not ctx.is_constant(node.inputs[1]) or (len(node.inputs) > 2 and node.inputs[2]):
         ctx.pin_node(node, "kernel computed from the input")
         return
     if labels.shape[1] > 1:

@@ -83,7 +83,7 @@ def sum_like(ctx: Propagation, node: Node) -> None:
 
 
 def compare(ctx: Propagation, node: Node) -> None:
-    """a < b doesn't change when both are scaled alike; 0 may stand on either side."""
+    """An order a < b doesn't change when both are scaled alike; 0 may stand on either side."""
     tied(ctx, [name for name in node.inputs if name])
     ctx.set_pinned(node)
 
@@ -126,7 +126,7 @@ def _product(ctx: Propagation, node: Node, second_sign: float) -> Labels:
 
 
 def _times_weight(ctx: Propagation, weight: str, sign_w: float, x: Labels, sign_x: float) -> Labels:
-    """out = sign_x x + sign_w w with out free, so the weight takes the difference."""
+    """With out = sign_x x + sign_w w free, the weight takes the difference."""
     shape = (1,) * (x.ndim - ctx.rank(weight)) + ctx.shape(weight)
     x = np.where(x == FREE, PINNED, x)
     if all(n == 1 or m > 1 for n, m in zip(x.shape, shape, strict=True)):
@@ -166,11 +166,16 @@ def prelu(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 
 
-_SATURATING = """Sigmoid Tanh Gelu Swish Mish Elu Selu Celu Softplus Softsign HardSigmoid HardSwish Erf
-Exp Log Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Floor Ceil Round Shrink Mod
-Softmax LogSoftmax Hardmax LRN MeanVarianceNormalization ThresholdedRelu""".split()
-_DISCRETE = """QuantizeLinear DequantizeLinear DynamicQuantizeLinear OneHot NonZero Unique
-NonMaxSuppression Multinomial Bernoulli""".split()
+_SATURATING = (
+    "Sigmoid", "Tanh", "Gelu", "Swish", "Mish", "Elu", "Selu", "Celu", "Softplus", "Softsign", "HardSigmoid",
+    "HardSwish", "Erf", "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh",
+    "Acosh", "Atanh", "Floor", "Ceil", "Round", "Shrink", "Mod", "Softmax", "LogSoftmax", "Hardmax", "LRN",
+    "MeanVarianceNormalization", "ThresholdedRelu",
+)  # fmt: skip
+_DISCRETE = (
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "OneHot", "NonZero", "Unique",
+    "NonMaxSuppression", "Multinomial", "Bernoulli",
+)  # fmt: skip
 
 _PASS = "elementwise, homogeneous"
 _SUM = "sums and choices"
@@ -195,6 +200,6 @@ RULES = (
     Rule(("Sign", "IsNaN", "IsInf"), "x -> 0", sign, _SUM, "only the sign is used"),
     Rule(("Mul",), "x, y -> x + y", multiply, "products", "multiplied"),
     Rule(("Div",), "x, y -> x - y", divide, "products", "divided"),
-    Rule(tuple(_SATURATING), "0 -> 0", fixed, "fixed", "not homogeneous"),
-    Rule(tuple(_DISCRETE), "0 -> 0", fixed, "fixed", "discrete"),
+    Rule(_SATURATING, "0 -> 0", fixed, "fixed", "not homogeneous"),
+    Rule(_DISCRETE, "0 -> 0", fixed, "fixed", "discrete"),
 )  # fmt: skip

@@ -145,7 +145,7 @@ def embedding(ctx: Propagation, node: Node) -> None:
     """Rows of a weight picked at run time: any row may be read, so only the other axes are free."""
     shape = ctx.shape(node.inputs[0])
     axis = int(node.attributes.get("axis", 0)) % len(shape)
-    out = ctx.fresh(shape[:axis] + (1,) + shape[axis + 1 :], "embedding features")
+    out = ctx.fresh((*shape[:axis], 1, *shape[axis + 1 :]), "embedding features")
     ctx.demand(node.inputs[0], [(1.0, out)], "weight")
     rank = ctx.rank(node.inputs[1])
     ctx.set(node.outputs[0], lb.take(out, np.zeros((1,) * rank, dtype=np.int64), axis))

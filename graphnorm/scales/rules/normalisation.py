@@ -99,7 +99,7 @@ def _normalise(ctx: Propagation, node: Node, axes: list[int], channelwise: bool 
 
 
 def lp_norm(ctx: Propagation, node: Node) -> None:
-    """x / |x|_p along an axis has no epsilon: a scale shared along the axis is lost."""
+    """Dividing by |x|_p along an axis has no epsilon: a scale shared along the axis is lost."""
     labels = ctx.labels(node.inputs[0])
     ctx.uniform(labels, [int(node.attributes.get("axis", -1)) % labels.ndim])
     ctx.set_pinned(node)

@@ -1,0 +1,287 @@
+"""The checker, the certificate and the measurement: what is equal is proved, what isn't is caught."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+import torch
+from torch import nn
+
+import graphnorm
+from graphnorm import ir
+from graphnorm.coefficients import rescale
+from graphnorm.emission.torch_module import rescale_torch
+from graphnorm.frontends.onnx_file import read_onnx
+from graphnorm.verification.certificate import check_certificate
+from graphnorm.verification.layers import first_difference
+from graphnorm.verification.measure import Reference, battery, measure
+from graphnorm.verification.onnx_runner import OnnxRunner
+from tests.networks import NETWORKS
+from tests.test_canonical import exported, network, small_cnn
+
+
+def rescaled(model: nn.Module, arguments: object, spread: float = 1.0) -> nn.Module:
+    graph = graphnorm.trace(model, arguments)
+    z = spread * np.random.default_rng(0).normal(size=graph.solution.count)
+    return rescale_torch(model, rescale(graph, z).weights)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_random_rescalings_are_proved(name: str) -> None:
+    model, arguments = network(name)
+    model = model.train("train" in name)
+    other = rescaled(model, arguments)
+    graph = graphnorm.trace(model, arguments)
+    report = graphnorm.check(model, other, arguments)
+    assert report.verdict == ("proved" if graph.dimension else "identical"), report.note
+    assert report.equivalent
+
+
+def test_large_coefficients_are_proved() -> None:
+    model, arguments = network("residual_projection")
+    assert graphnorm.check(model, rescaled(model, arguments, spread=4.0), arguments).verdict == "proved"
+
+
+def test_a_copy_is_identical() -> None:
+    model, example = small_cnn()
+    report = graphnorm.check(model, copy.deepcopy(model), example)
+    assert report.verdict == "identical"
+    assert report.to_dict()["verification"]["verdict"] == "identical"
+
+
+@pytest.mark.parametrize(
+    "name", ["mlp", "residual_identity", "grouped", "transformer", "batch_norm_eval", "densenet"]
+)
+def test_one_weight_off_by_one_percent_is_rejected(name: str) -> None:
+    model, arguments = network(name)
+    other = rescaled(model.eval(), arguments)
+    weight = max(other.parameters(), key=lambda p: p.ndim)
+    with torch.no_grad():
+        flat = weight.view(-1)
+        flat[flat.abs().argmax()] *= 1.01
+    report = graphnorm.check(model, other, arguments)
+    assert report.verdict == "differs"
+    assert not report.equivalent
+    assert "half ulps off" in report.note
+    assert "RMSE" in report.verification.failure
+
+
+def change_bias(model: Any) -> None:
+    with torch.no_grad():
+        model[0].bias[3] += 1e-2
+
+
+def change_activation(model: Any) -> None:
+    model[1] = nn.GELU()
+
+
+def change_pool(model: Any) -> None:
+    model[4] = nn.AvgPool2d(2)
+
+
+def change_padding(model: Any) -> None:
+    model[0].padding_mode = "circular"
+
+
+def swap_channels(model: Any) -> None:
+    with torch.no_grad():
+        model[5].weight[[0, 1]] = model[5].weight[[1, 0]].clone()
+
+
+@pytest.mark.parametrize(
+    "change", [change_bias, change_activation, change_pool, change_padding, swap_channels]
+)
+def test_planted_differences_are_caught(change: Callable[[Any], None]) -> None:
+    model, example = small_cnn()
+    other = copy.deepcopy(model)
+    change(other)
+    assert graphnorm.check(model, other, example).verdict == "differs"
+
+
+def test_torch_against_onnx_is_measured() -> None:
+    model, example = small_cnn()
+    proto = exported(model, example)
+    assert graphnorm.check(model, proto, example).verdict in {"agrees", "proved"}
+    wrong = copy.deepcopy(model)
+    change_bias(wrong)
+    assert graphnorm.check(wrong, proto, example).verdict == "differs"
+
+
+def test_onnx_against_its_canonical_form() -> None:
+    model, example = small_cnn()
+    proto = exported(model, example)
+    result = graphnorm.canonicalize(proto)
+    report = graphnorm.check(proto, result.model)
+    assert report.verdict == "proved"
+    assert report.verification.measurement is not None
+    assert report.verification.measurement.anchor == "float64"
+
+
+def test_different_inputs_are_refused() -> None:
+    model, example = small_cnn()
+    wide = nn.Sequential(nn.Conv2d(4, 2, 1))
+    with pytest.raises(graphnorm.InputError, match=r"input 'input': main_graph takes float32\(1, 3, 8, 8\)"):
+        graphnorm.check(exported(model, example), exported(wide.eval(), torch.randn(1, 4, 8, 8)))
+
+
+class TestCertificate:
+    def setup_method(self) -> None:
+        self.model, self.arguments = network("residual_projection")
+        self.graph = graphnorm.trace(self.model, self.arguments)
+        self.z = np.random.default_rng(0).normal(size=self.graph.solution.count)
+        self.x = self.graph.log_scales(self.z)
+        self.new = {**self.graph.network.weights, **rescale(self.graph, self.z).weights}
+
+    def test_holds(self) -> None:
+        certificate = check_certificate(self.graph, self.new, self.x)
+        assert certificate.valid
+        assert 0.5 < certificate.worst_ulp <= 1.0 + 1e-6
+        assert not certificate.exact
+
+    def test_last_bit_matters(self) -> None:
+        weight = self.new["first.weight"].copy()
+        weight.flat[3] = np.nextafter(np.nextafter(weight.flat[3], np.float32(9)), np.float32(9))
+        certificate = check_certificate(self.graph, {**self.new, "first.weight": weight}, self.x)
+        assert not certificate.valid
+        assert "weight 'first.weight'" in certificate.failure
+
+    def test_scale_outside_the_group_is_refused(self) -> None:
+        x = self.x.copy()
+        tied = next(row for row in self.graph.scales.constraints.rows if row.labels.shape[1] == 2)
+        x[tied.labels[0, 0]] += 1e-3
+        certificate = check_certificate(self.graph, self.new, x)
+        assert not certificate.valid
+        assert "equation of" in certificate.failure
+
+    def test_pinned_label_may_not_move(self) -> None:
+        x = self.x.copy()
+        x[0] = 0.1
+        assert check_certificate(self.graph, self.new, x).failure == "the pinned label has a scale"
+
+    def test_untouched_weights_must_be_the_same_bits(self) -> None:
+        bias = self.new["head.bias"] + np.float32(1e-6)
+        certificate = check_certificate(self.graph, {**self.new, "head.bias": bias}, self.x)
+        assert "weight 'head.bias'" in certificate.failure
+
+    def test_missing_weight(self) -> None:
+        del self.new["head.bias"]
+        certificate = check_certificate(self.graph, self.new, self.x)
+        assert "no counterpart" in certificate.failure
+
+    def test_layer_by_layer(self) -> None:
+        source = graphnorm.canonicalize(self.model, self.arguments, verify=False).source
+        inputs = [x.numpy() for x in self.arguments]
+        old = source.hidden_values(self.model, inputs)
+        good = source.hidden_values(rescale_torch(self.model, self.new), inputs)
+        assert first_difference(self.graph, old, good, self.x) == ""
+        bias = self.new["second.bias"] * np.float32(1.1)
+        bad = source.hidden_values(rescale_torch(self.model, {**self.new, "second.bias": bias}), inputs)
+        assert "second" in first_difference(self.graph, old, bad, self.x)
+
+
+@dataclasses.dataclass
+class Fake:
+    """A runner of a plain function, with an exact reference."""
+
+    function: Callable[[np.ndarray], np.ndarray]
+    noise: float = 0.0
+    device: str = "cpu"
+    tiny: float = 2.0
+
+    def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
+        exact = self.function(inputs[0].astype(np.float64))
+        jitter = self.noise * np.random.default_rng(0).normal(size=exact.shape)
+        return [(exact * (1 + jitter)).astype(np.float32)]
+
+    def reference(self, inputs: Sequence[ir.Array]) -> Reference:
+        return Reference(Exact(self.function), "float64")
+
+    def nearby(self, seed: int, size: float | None) -> Fake:
+        return self
+
+
+class Exact(Fake):
+    def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
+        return [self.function(inputs[0].astype(np.float64))]
+
+
+def inputs_of(array: np.ndarray) -> list[tuple[str, Sequence[ir.Array]]]:
+    return [("given", [array.astype(np.float32)])]
+
+
+class TestMeasure:
+    data = np.linspace(-1, 1, 1001)
+
+    def test_within_its_own_noise(self) -> None:
+        found = measure(Fake(np.sin, 1e-5), Fake(np.sin, 2e-5), inputs_of(self.data))
+        assert found.agrees
+        assert found.rmse_ratio == pytest.approx(2.0, rel=0.1)
+
+    def test_beyond_its_own_noise(self) -> None:
+        found = measure(Fake(np.sin, 1e-5), Fake(np.sin, 1e-4), inputs_of(self.data))
+        assert not found.agrees
+        assert "output 0 on given input" in found.failure
+
+    def test_bit_identity(self) -> None:
+        assert measure(Fake(np.sin), Fake(np.sin), inputs_of(self.data)).bit_identical
+        assert not measure(Fake(np.sin, 1e-5), Fake(np.sin), inputs_of(self.data)).bit_identical
+
+    def test_non_finite_outputs_must_match(self) -> None:
+        def hole(x: np.ndarray) -> np.ndarray:
+            return np.where(x > 0.5, np.inf, x)
+
+        assert measure(Fake(hole), Fake(hole), inputs_of(self.data)).agrees
+        assert not measure(Fake(hole), Fake(lambda x: x), inputs_of(self.data)).agrees
+        assert not measure(Fake(lambda x: x), Fake(hole), inputs_of(self.data)).agrees
+
+    def test_shapes_must_match(self) -> None:
+        assert not measure(Fake(lambda x: x), Fake(lambda x: x[:-1]), inputs_of(self.data)).agrees
+
+    def test_zero_outputs(self) -> None:
+        assert measure(Fake(np.zeros_like), Fake(np.zeros_like), inputs_of(self.data)).agrees
+        assert not measure(Fake(np.zeros_like), Fake(lambda x: x), inputs_of(self.data)).agrees
+
+
+def test_battery_keeps_the_range_of_integers() -> None:
+    values = {"ids": ir.Value("ids", (2, 3), "int64"), "x": ir.Value("x", (2,), "bfloat16")}
+    graph = ir.Graph("g", ("ids", "x"), (), (), values)
+    found = dict(battery(graph, [np.array([[3, 5, 4], [3, 3, 5]]), np.zeros(2)]))
+    assert set(found) == {"given", "normal", "large", "small", "zero"}
+    for name, (ids, x) in found.items():
+        assert 3 <= ids.min() <= ids.max() <= 5
+        assert name == "given" or x.dtype.name == "bfloat16"
+    assert (found["zero"][1] == 0).all()
+
+
+def test_an_anchor_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, example = small_cnn()
+    loaded = onnx_ir.from_proto(exported(model, example))
+    runner = OnnxRunner(loaded, read_onnx(loaded), "cpu")
+    inputs = [example.numpy()]
+    assert runner.reference(inputs).name == "float64"
+    monkeypatch.setattr(
+        "graphnorm.verification.onnx_runner.Float64Runner.run", lambda self, x: [np.ones((1, 5))]
+    )
+    assert "disagrees" in runner.reference(inputs).name
+
+
+def test_batch_norm_before_opset_14_has_a_float64_anchor() -> None:
+    values = [
+        onnx.helper.make_tensor(n, 1, [2], v)
+        for n, v in (("g", [1.5, 2]), ("b", [1, -1]), ("m", [3, 4]), ("v", [2, 5]))
+    ]
+    node = onnx.helper.make_node("BatchNormalization", ["x", "g", "b", "m", "v"], ["y"], momentum=0.9)
+    shape = [onnx.helper.make_tensor_value_info(n, 1, [1, 2, 3, 3]) for n in "xy"]
+    graph = onnx.helper.make_graph([node], "bn", shape[:1], shape[1:], values)
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 9)], ir_version=8)
+    loaded = onnx_ir.from_proto(proto)
+    runner = OnnxRunner(loaded, read_onnx(loaded), "cpu")
+    found = runner.reference([np.random.default_rng(0).normal(size=(1, 2, 3, 3)).astype(np.float32)])
+    assert found.name == "float64"
