@@ -23,19 +23,21 @@ def _differentiable_batch_norm() -> Iterator[None]:
     """torch's kernel has no derivative by the running statistics: write BatchNorm out meanwhile."""
 
     def batch_norm(
-        x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+        x: Tensor, mean: Tensor | None, var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None,
         training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
         shape = (1, -1) + (1,) * (x.ndim - 2)
         if training:
             axes = [axis for axis in range(x.ndim) if axis != 1]
             mean, var = x.mean(axes), x.var(axes, correction=0)
+        assert mean is not None
+        assert var is not None
         y = (x - mean.view(shape)) / (var.view(shape) + eps).sqrt()
         y = y if weight is None else y * weight.view(shape)
         return y if bias is None else y + bias.view(shape)
 
     original = F.batch_norm
-    F.batch_norm = batch_norm
+    F.batch_norm = batch_norm  # type: ignore[assignment]
     try:
         yield
     finally:

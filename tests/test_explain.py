@@ -29,7 +29,7 @@ class Gated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.first(x))
         x = x + torch.relu(self.back(torch.relu(self.inner(x))))
-        return self.last(torch.tanh(self.wide(x)))  # type: ignore[no-any-return]
+        return self.last(torch.tanh(self.wide(x)))
 
 
 @pytest.fixture(scope="module")

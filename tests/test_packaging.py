@@ -64,7 +64,7 @@ DEFERRED = {("graph", "drawing"), ("cli", "demo")}
 
 THIRD_PARTY = {  # components without a framework -> what they may import from outside
     "errors": set(),
-    "ir": {"numpy"},
+    "ir": {"numpy", "ml_dtypes"},
     "scales": {"numpy", "scipy"},
     "graph": {"numpy", "networkx"},
     "solver": {"numpy", "scipy"},
