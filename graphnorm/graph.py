@@ -105,7 +105,7 @@ class RescalingGraph:
 
     def demand_scale(self, demand: Demand, x: Floats) -> Floats:
         """Log-scale of a demanded region, broadcastable to it; `x` are label log-scales."""
-        total: Floats = np.zeros((1,), dtype=np.float64)
+        total: Floats = np.zeros((), dtype=np.float64)
         for c, labels in demand.terms:
             total = total + c * x[labels]
         return total

@@ -23,8 +23,8 @@ def _differentiable_batch_norm() -> Iterator[None]:
     """torch's kernel has no derivative by the running statistics: write BatchNorm out meanwhile."""
 
     def batch_norm(
-        x: Tensor, mean: Tensor | None, var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None,
-        training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+        x: Tensor, mean: Tensor | None, var: Tensor | None, weight: Tensor | None = None,
+        bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
         shape = (1, -1) + (1,) * (x.ndim - 2)
         if training:

@@ -38,7 +38,12 @@ from graphnorm.ir import Array, Graph, Node, Value
 
 FOLD_LIMIT = 1_000_000  # entries; a larger constant expression stays in the graph
 STATE_KINDS = (InputKind.PARAMETER, InputKind.BUFFER)
-HIDDEN_OUTPUTS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.TOKEN)
+MUTATIONS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
+# Operators whose symbolic numbers are sizes of the result, which rules read off its shape.
+SIZE_OPERATORS = (
+    "aten.view", "aten.reshape", "aten._unsafe_view", "aten.expand", "aten.unflatten", "aten.upsample",
+    "aten._upsample", "aten.zeros", "aten.ones", "aten.new_zeros", "aten.new_ones", "aten.sym_size",
+)  # fmt: skip
 # Regions that only switch a mode: operator -> position of the body in its arguments.
 INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 
@@ -73,7 +78,7 @@ class GraphBuilder:
         roots = [
             node
             for node, spec in zip(results, specs, strict=True)
-            if isinstance(node, fx.Node) and spec.kind not in HIDDEN_OUTPUTS
+            if isinstance(node, fx.Node) and not _is_hidden(node, spec.kind)
         ]
         self._walk(self.program.graph_module, roots)
         outputs = [value.name for node in roots for value in tensors_in(self.env[node])]
@@ -113,6 +118,8 @@ class GraphBuilder:
                 return self._know(name, tensor, foldable=name not in self.mutated)
             if name in self.state.pinned and name not in self.mutated:
                 self.known[name] = self.state.pinned[name].detach().cpu()
+            if name in self.state.pinned and name in self.mutated:
+                return self._state_now(node, name)
             return self.values[name]
         if spec.kind is InputKind.CONSTANT_TENSOR and spec.target is not None:
             return self._know(self.unique(spec.target), self.program.constants[spec.target])
@@ -127,6 +134,13 @@ class GraphBuilder:
             if isinstance(spec.arg, SymIntArgument):
                 return hint(node.meta["val"])
         return None  # tokens and custom objects carry no tensor
+
+    def _state_now(self, node: fx.Node, name: str) -> Value:
+        """What a buffer that the model writes to holds: its data today says nothing about the next call."""
+        value = replace(self.values[name], name=self.unique(node.name))
+        self.values[value.name] = value
+        self.nodes.append(Node(value.name, "Identity", (name,), (value.name,), {}, name))
+        return value
 
     def _know(self, name: str, tensor: Tensor, foldable: bool = True) -> Value:
         (self.known if foldable else self.written)[name] = tensor.detach().cpu()
@@ -181,7 +195,7 @@ class GraphBuilder:
         if isinstance(result, Symbol) and result.node.hint is not None:
             return result.node.hint
         if isinstance(target, OpOverload):
-            folded = self._fold(node, target, arguments)
+            folded = self._fold(node, target, arguments, _is_symbolic(node))
             if folded is not None:
                 return folded
         elif isinstance(target, HigherOrderOperator) and str(target) in INLINED:
@@ -203,7 +217,7 @@ class GraphBuilder:
             name: self._resolve(arg) for name, arg in node.kwargs.items()
         }
 
-    def _fold(self, node: fx.Node, target: OpOverload, arguments: dict[str, Any]) -> Any:
+    def _fold(self, node: fx.Node, target: OpOverload, arguments: dict[str, Any], symbolic: bool) -> Any:
         """The result of a call on known tensors; None if it must stay a node."""
         overload = str(target).removeprefix("aten.")
         if torch.Tag.nondeterministic_seeded in target.tags or overload in UNWRITTEN:
@@ -213,6 +227,9 @@ class GraphBuilder:
             if index not in ignored and any(v.name not in self.known for v in tensors_in(argument)):
                 return None
         types = [result for result in listed(node.meta.get("val")) if isinstance(result, Tensor)]
+        varies = symbolic or any(v.dynamic for a in arguments.values() for v in tensors_in(a))
+        if varies and not all(value_of("", fake).dynamic for fake in types):
+            return None  # the data depends on a size that may change, and no axis of the result would say so
         sizes = [hint(tensor.numel()) for tensor in types]
         if any(size is None or size > FOLD_LIMIT for size in sizes):
             return None
@@ -279,7 +296,8 @@ class GraphBuilder:
         used = [not several or i in users for i in range(len(outputs))]
         name = outputs[0].name if not several and outputs[0] else self.unique(node.name)
         call = Call(node, name, outputs, used, self.unique, scope_of(node), source_of(node))
-        if isinstance(node.target, OpOverload) and not hides_tensor(node.target, arguments):
+        trusted = not _is_symbolic(node) or str(node.target).startswith(SIZE_OPERATORS)
+        if isinstance(node.target, OpOverload) and trusted and not hides_tensor(node.target, arguments):
             lower(call, str(node.target).removeprefix("aten."), arguments, operator_name(node.target))
         else:
             unknown(call, operator_name(node.target), arguments)
@@ -298,3 +316,21 @@ class GraphBuilder:
         tensor = self.known.get(name, self.written.get(name))
         if tensor is not None and name not in self.constants:
             self.constants[name] = to_numpy(tensor)
+
+
+def _is_symbolic(node: fx.Node) -> bool:
+    """Whether a call takes a number that depends on the sizes of the inputs."""
+    return any(isinstance(source.meta.get("val"), Symbol) for source in node.all_input_nodes)
+
+
+def _is_hidden(node: fx.Node, kind: OutputKind) -> bool:
+    """Whether an output of the program is none of the network's: tokens, counters, running statistics.
+
+    A BatchNorm that updates its statistics is in training mode, where its rule pins the input.
+    """
+    if kind not in MUTATIONS:
+        return kind is OutputKind.TOKEN
+    fake = node.meta.get("val")
+    producer = node.args[0] if node.target is operator.getitem else None
+    is_statistic = isinstance(producer, fx.Node) and "batch_norm" in str(producer.target)
+    return is_statistic or not isinstance(fake, Tensor) or not fake.is_floating_point()

@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A data movement on the way from a weight to its consumer; equal keys move alike."""
+    """A data movement on the way from a weight to its consumer; equal keys move alike.
+
+    `cut` are the axes of the result along which entries were picked (slices, gathers).
+    """
 
     key: str
     apply: Callable[[Array], Array]
+    cut: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,49 @@ def reconcile(graph: Graph, demands: Sequence[Demand], constraints: Constraints)
         regions = list(distinct.values())
         if len(regions) > 1 or any(step.key.startswith("Gather") for step in regions[0].path):
             _reconcile_overlaps(graph.weights[weight].shape, regions, constraints)
+        if _same_part(graph.weights[weight].shape, regions):
+            regions = [_whole(graph.weights[weight].shape, regions[0], constraints)]
         kept += regions
     return tuple(kept)
+
+
+def _same_part(shape: tuple[int, ...], regions: Sequence[Demand]) -> bool:
+    """Whether all demands are on the same entries (they agree by now)."""
+    if len(regions) == 1:
+        return True
+    index = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
+    first = regions[0].region(index)
+    return all(np.array_equal(first, other.region(index)) for other in regions[1:])
+
+
+def _whole(shape: tuple[int, ...], item: Demand, constraints: Constraints) -> Demand:
+    """Extend a demand on a part of a weight to the entries that nobody reads at the example's size.
+
+    A table of positions is read as far as the example's length; the module reads on for a longer input.
+    So what was read must move alike along the axes that were cut, and the rest moves with it.
+    """
+    if len(item.path) != 1 or not item.path[0].cut:
+        return item
+    step, size = item.path[0], int(np.prod(shape, dtype=np.int64))
+    region = item.region(np.arange(size).reshape(shape))
+    if len(np.unique(region)) == size:
+        return item
+    terms = [(c, align(labels, region.ndim)) for c, labels in item.terms]
+    start = step.cut[0]
+    for axis in step.cut:
+        first = [(c, labels.take([0], axis=axis)) for c, labels in terms]
+        reason = f"{item.weight} is read in part"
+        constraints.equation([*terms, *((-c, labels) for c, labels in first)], item.node, reason)
+        terms = first
+    whole = tuple((c, _uncut(labels, start, step.cut, len(shape))) for c, labels in terms)
+    return Demand(item.weight, (), whole, item.role, item.node)
+
+
+def _uncut(labels: Labels, start: int, cut: tuple[int, ...], rank: int) -> Labels:
+    """Labels of size 1 on the cut axes, with the weight's own rank."""
+    if labels.ndim == rank:
+        return labels
+    return labels.reshape((*labels.shape[:start], 1, *labels.shape[start + len(cut) :]))
 
 
 def _equate(first: Demand, second: Demand, constraints: Constraints) -> None:

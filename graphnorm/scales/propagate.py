@@ -20,6 +20,7 @@ from graphnorm.scales.labels import FREE, PINNED, Labels, align, pinned
 from graphnorm.scales.registry import Registry
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+MAKES_ZEROS = frozenset({"Concat", "Pad", "Where", "Mul"})  # their results may hold known zeros
 _DENSE_LIMIT = 1 << 22  # entries of a weight that is added to the network as if it were an activation
 
 
@@ -73,7 +74,8 @@ class Propagation:
             target = self._weights if weights else self._constants
             target.update(out for out in node.outputs if out)
             return
-        if not weights and all((self._labels[name] == PINNED).all() for name in data):
+        settled = all((self._labels[name] == PINNED).all() for name in data)
+        if settled and not weights and node.op not in MAKES_ZEROS:
             self.set_pinned(node)  # a function of pinned values is pinned
             return
         rule = self.registry.get(node.op)
@@ -173,6 +175,10 @@ class Propagation:
         return np.where(free, FREE, PINNED).astype(np.int64)
 
     # What rules may state.
+
+    def asked(self, name: str) -> None:
+        """Declare that an operand was considered and may move as it likes."""
+        self._asked.add(name)
 
     def fresh(self, shape: Sequence[int], what: str) -> Labels:
         return self.constraints.fresh(shape, self.node, what)

@@ -25,6 +25,7 @@ from graphnorm import ir
 
 _RATIO = 3.0
 _NEARBY = 4  # draws of the noise
+_TINY_FLOAT64 = 1024.0
 _NEARBY_SIZE = 0.05  # relative move of a nearby model's weights
 
 
@@ -147,7 +148,7 @@ def measure(original: Runner, new: Runner, inputs: Sequence[tuple[str, Sequence[
             ratio, rmse, noise = _compare(runs, other[index], exact, original.tiny)
             if _RATIO < ratio < np.inf:
                 noise = max(noise, _nearby_noise(original, arrays, index, exact))
-                ratio = min(ratio, rmse / noise)
+                ratio = min(ratio, rmse / noise) if noise > 0 else ratio
             if ratio > _RATIO and not failure:
                 failure = f"output {index} on {label} input: RMSE {rmse:.3g}, the original's own {noise:.3g}"
             if ratio >= worst.rmse_ratio:
@@ -199,6 +200,8 @@ def _compare(
         return (0.0, 0.0, 0.0) if same else (np.inf, np.inf, 0.0)
     rmse = _rms((two - exact)[finite]) / size
     noise = max(_rms((value - exact)[finite]) for value in values) / size
+    if old.dtype == np.float64:  # its own anchor: there is no finer run to measure the noise with
+        tiny = _TINY_FLOAT64
     floor = tiny * ir.float_format(old.dtype).eps / _RATIO
     return rmse / max(noise, floor), rmse, noise
 

@@ -41,12 +41,14 @@ def _with_weight(ctx: Propagation, data: str, x: str, weight: str, w: str, out: 
     shape = ctx.shape(weight)
     named = "".join(letter for letter, size in zip(w, shape, strict=True) if size > 1)
     sizes = dict(zip(w, shape, strict=True))
-    labels = ctx.labels(data)
-    labels = np.where(labels == FREE, PINNED, labels)
     summed = [i for i, letter in enumerate(x) if letter not in out and letter not in named]
-    labels = ctx.uniform(labels, summed)
+    labels = ctx.uniform(ctx.labels(data), summed)
     new = ctx.fresh([sizes[letter] if letter in named else 1 for letter in out], "output channels")
     outer = [i for i, letter in enumerate(x) if letter not in named and labels.shape[i] > 1]
+    if (labels == FREE).any() and outer:  # rows that are all zero constrain nothing
+        labels = ctx.uniform(labels, outer)
+        outer = []
+    labels = np.where(labels == FREE, PINNED, labels)
     incoming = labels
     if outer:  # the scale also varies where the weight doesn't: x[n, k] = i[k] + g[n]
         incoming = labels[tuple(slice(0, 1) if i in outer else slice(None) for i in range(labels.ndim))]
@@ -130,9 +132,8 @@ def _convolve(ctx: Propagation, node: Node, channels: int, groups: int, transpos
     if not ctx.is_data(data) or rank != ctx.rank(weight):
         ctx.pin_node(node, "convolution of a weight")
         return
-    labels = ctx.labels(data)
+    labels = ctx.uniform(ctx.labels(data), [axis for axis in range(rank) if axis != 1], "convolved")
     labels = np.where(labels == FREE, PINNED, labels)
-    labels = ctx.uniform(labels, [axis for axis in range(rank) if axis != 1], "convolved")
     if not ctx.is_weight(weight):
         _fixed_kernel(ctx, node, labels, channels, groups)
         return

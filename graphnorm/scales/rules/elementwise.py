@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphnorm.ir import Node
+from graphnorm.ir import FLOAT_TYPES, Node, float_format
 from graphnorm.scales.demands import fit
 from graphnorm.scales.labels import FREE, PINNED, Labels, align, overlay, pinned
 from graphnorm.scales.registry import Apply, Rule
@@ -58,6 +58,8 @@ def tied(ctx: Propagation, names: Sequence[str]) -> Labels:
     """Labels common to all operands of a sum, maximum or choice; weights follow as biases."""
     parts = [ctx.labels(name) for name in names if not ctx.is_weight(name)]
     rank = max(ctx.rank(name) for name in names)
+    if not parts:  # a choice between weights
+        parts = [ctx.fresh((1,) * rank, "chosen weights")]
     common = align(parts[0], rank)
     for part in parts[1:]:
         other = align(part, rank)
@@ -128,6 +130,9 @@ def _product(ctx: Propagation, node: Node, second_sign: float) -> Labels:
 def _times_weight(ctx: Propagation, weight: str, sign_w: float, x: Labels, sign_x: float) -> Labels:
     """With out = sign_x x + sign_w w free, the weight takes the difference."""
     shape = (1,) * (x.ndim - ctx.rank(weight)) + ctx.shape(weight)
+    if (x == FREE).all() and sign_w > 0:  # zero times anything
+        ctx.asked(weight)
+        return x
     x = np.where(x == FREE, PINNED, x)
     if all(n == 1 or m > 1 for n, m in zip(x.shape, shape, strict=True)):
         out = ctx.fresh(shape, "gain output")
@@ -146,6 +151,10 @@ def power(ctx: Propagation, node: Node) -> None:
         ctx.pin_node(node, "exponent not a known number")
         return
     k = Fraction(float(exponent.ravel()[0])).limit_denominator(1000)
+    rounding = float_format(exponent.dtype).eps if exponent.dtype.name in FLOAT_TYPES else 0.0
+    if abs(float(k) - float(exponent.ravel()[0])) > rounding * abs(float(k)):
+        ctx.pin_node(node, "exponent not a simple fraction")
+        return
     ctx.set(node.outputs[0], align(scaled(ctx, ctx.labels(node.inputs[0]), k), ctx.rank(node.outputs[0])))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphnorm.ir import Array, Node
 from graphnorm.scales import labels as lb
 from graphnorm.scales.constraints import Term
@@ -21,7 +23,7 @@ Terms = tuple[Term, ...]
 Path = tuple[Step, ...]
 
 
-@handler("Identity", "Cast", "CastLike", "Neg", "Abs", "Relu", "Dropout")
+@handler("Identity", "Cast", "CastLike", "Neg", "Abs", "Relu", "Dropout", "Trilu")
 def homogeneous(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     if name != node.outputs[0] or not ctx.value(name).is_float:
         return False
@@ -65,6 +67,15 @@ def expand(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pat
     if path:
         return False
     demand(ctx, node.inputs[0], fit(ctx, terms, ctx.shape(node.inputs[0])), role)
+    return True
+
+
+@handler("Tile")
+def tile(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    source, result = ctx.shape(node.inputs[0]), ctx.shape(name)
+    if path or any(n not in (1, m) for n, m in zip(source, result, strict=True)):
+        return False
+    demand(ctx, node.inputs[0], fit(ctx, terms, source), role)
     return True
 
 
@@ -123,9 +134,24 @@ def product(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pa
 
 
 def _step(ctx: Propagation, node: Node, output: int) -> Step:
-    def apply(array: Array) -> Array:
-        moved = MOVES[node.op](ctx, node, array)
-        assert moved is not None  # `region` tried it
-        return moved[output]
+    source, rank = node.inputs[0], ctx.rank(node.inputs[0])
+    cut: tuple[int, ...] = ()
+    if node.op == "Gather":
+        index = ctx.constant(node.inputs[1])
+        assert index is not None  # `region` tried it
+        axis = int(node.attributes.get("axis", 0)) % rank
+        cut = tuple(range(axis, axis + index.ndim))
 
-    return Step(f"{node.op}:{node.name}:{output}", apply)
+        def apply(array: Array) -> Array:
+            return np.asarray(np.take(array, index.astype(np.int64), axis=axis))
+    else:
+        if ctx.rank(node.outputs[output]) == rank:
+            sizes = zip(ctx.shape(source), ctx.shape(node.outputs[output]), strict=True)
+            cut = tuple(axis for axis, (whole, part) in enumerate(sizes) if whole != part)
+
+        def apply(array: Array) -> Array:
+            moved = MOVES[node.op](ctx, node, array)
+            assert moved is not None  # `region` tried it
+            return moved[output]
+
+    return Step(f"{node.op}:{node.name}:{output}", apply, cut)

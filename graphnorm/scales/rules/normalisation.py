@@ -54,7 +54,8 @@ def batch_norm(ctx: Propagation, node: Node) -> None:
 
 def _through_norm(ctx: Propagation, name: str, axes: Sequence[int]) -> Labels:
     labels = ctx.labels(name)
-    return ctx.uniform(np.where(labels == FREE, PINNED, labels), axes, "normalised together")
+    labels = ctx.uniform(labels, axes, "normalised together")
+    return np.where(labels == FREE, PINNED, labels)
 
 
 def layer_norm(ctx: Propagation, node: Node) -> None:
@@ -73,7 +74,7 @@ def _normalise(ctx: Propagation, node: Node, axes: list[int], channelwise: bool 
     if not ctx.is_data(data) or any(ctx.is_data(name) for name in (gain, bias)):
         ctx.pin_node(node, "norm with a gain computed from the input")
         return
-    if float(node.attributes.get("epsilon", 1e-5)) > 0:
+    if float(node.attributes.get("epsilon", 1e-5)) > 0 or any(node.outputs[1:]):
         ctx.pin_value(data, "normalised (epsilon > 0)")
     else:
         ctx.uniform(ctx.labels(data), axes, "normalised together")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphnorm.ir import Node
 from graphnorm.scales.labels import Labels, pinned
 from graphnorm.scales.registry import Apply, Rule
@@ -54,6 +56,8 @@ def along_axis(ctx: Propagation, node: Node) -> None:
     """Cumulative sums, sorting and selection along one axis; integer results are pinned."""
     labels = ctx.labels(node.inputs[0])
     axis = ctx.static(node, "axis", 1 if node.op == "CumSum" else None)
+    if axis is None and "dim" in node.attributes:
+        axis = np.asarray(node.attributes["dim"])
     default = _DEFAULT_AXIS.get(node.op)
     if axis is None and default is None:
         labels = ctx.uniform(labels, range(labels.ndim))
@@ -76,7 +80,16 @@ def resize(ctx: Propagation, node: Node) -> None:
         return
     labels = ctx.labels(node.inputs[0])
     before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
-    moved = [axis for axis in range(labels.ndim) if before[axis] != after[axis] or cropped]
+    # An axis of equal size may still be resampled (a scale of 1.1 on 5 entries): only leading ones are trusted.
+    scales = ctx.static(node, "scales", 1 if node.op == "Upsample" else 2)
+    moved = [
+        axis
+        for axis in range(labels.ndim)
+        if axis >= 2
+        or before[axis] != after[axis]
+        or cropped
+        or (scales is not None and scales.size == labels.ndim and scales[axis] != 1)
+    ]
     ctx.set(node.outputs[0], ctx.uniform(labels, moved))
 
 
