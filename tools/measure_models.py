@@ -1,7 +1,8 @@
-"""Canonicalise real models and print a Markdown table: `python tools/measure_models.py [MODEL ...] [--mode exact]`.
+"""Canonicalise real models and print a Markdown table.
 
-MODEL as on the command line (`graphnorm canonicalize --help`): files, timm:NAME, torchvision:NAME.  Torch models
-get random weights (seed 0) and perturbed running statistics.
+`python tools/measure_models.py [MODEL ...] [--mode exact]`, MODEL as on the command line (`graphnorm
+canonicalize --help`): files, timm:NAME, torchvision:NAME.  Torch models get random weights (seed 0) and
+perturbed running statistics.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ DEFAULT = (
     "torchvision:efficientnet_b0", "torchvision:shufflenet_v2_x0_5", "timm:vit_tiny_patch16_224",
 )  # fmt: skip
 HEADER = (
-    "| model | dimension | sum of squares before | after | cycles | imbalance | verdict | bits | RMSE ratio | "
-    "trace s | solve s |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| model | dimension | sum of squares before | after | cycles | imbalance | verdict | bits | "
+    "RMSE ratio | trace s | solve s |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -47,8 +48,9 @@ def row(spec: str, mode: str) -> str:
     measured = report["verification"]["measurement"]
     before, after = report["objective"]["before"], report["objective"]["after"]
     return (
-        f"| {Path(spec).name} | {report['dimension']} | {before:.5g} | {after:.5g} ({after / before - 1:+.1%}) | "
-        f"{report['solver']['cycles']} | {report['solver']['imbalance']:.0e} | {report['verification']['verdict']} | "
+        f"| {Path(spec).name} | {report['dimension']} | {before:.5g} | "
+        f"{after:.5g} ({after / before - 1:+.1%}) | {report['solver']['cycles']} | "
+        f"{report['solver']['imbalance']:.0e} | {report['verification']['verdict']} | "
         f"{'same' if measured['bit_identical'] else 'rounded'} | {measured['rmse_ratio']:.2f} | "
         f"{report['seconds']['trace']:.1f} | {report['seconds']['solve']:.1f} |"
     )

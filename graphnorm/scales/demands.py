@@ -167,28 +167,29 @@ def _whole(shape: tuple[int, ...], item: Demand, constraints: Constraints) -> De
     A table of positions is read as far as the example's length; the module reads on for a longer input.
     So what was read must move alike along the axes that were cut, and the rest moves with it.
     """
-    if len(item.path) != 1 or not item.path[0].cut:
+    cut = tuple(sorted({axis for step in item.path for axis in step.cut}))
+    same_axes = len(item.path) == 1 or all(not step.key.startswith("Gather") for step in item.path)
+    if not cut or not same_axes:
         return item
-    step, size = item.path[0], int(np.prod(shape, dtype=np.int64))
+    size = int(np.prod(shape, dtype=np.int64))
     region = item.region(np.arange(size).reshape(shape))
     if len(np.unique(region)) == size:
         return item
     terms = [(c, align(labels, region.ndim)) for c, labels in item.terms]
-    start = step.cut[0]
-    for axis in step.cut:
+    for axis in cut:
         first = [(c, labels.take([0], axis=axis)) for c, labels in terms]
         reason = f"{item.weight} is read in part"
         constraints.equation([*terms, *((-c, labels) for c, labels in first)], item.node, reason)
         terms = first
-    whole = tuple((c, _uncut(labels, start, step.cut, len(shape))) for c, labels in terms)
+    whole = tuple((c, _uncut(labels, cut, len(shape))) for c, labels in terms)
     return Demand(item.weight, (), whole, item.role, item.node)
 
 
-def _uncut(labels: Labels, start: int, cut: tuple[int, ...], rank: int) -> Labels:
+def _uncut(labels: Labels, cut: tuple[int, ...], rank: int) -> Labels:
     """Labels of size 1 on the cut axes, with the weight's own rank."""
     if labels.ndim == rank:
         return labels
-    return labels.reshape((*labels.shape[:start], 1, *labels.shape[start + len(cut) :]))
+    return labels.reshape((*labels.shape[: cut[0]], 1, *labels.shape[cut[-1] + 1 :]))
 
 
 def _equate(first: Demand, second: Demand, constraints: Constraints) -> None:

@@ -80,7 +80,7 @@ def resize(ctx: Propagation, node: Node) -> None:
         return
     labels = ctx.labels(node.inputs[0])
     before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
-    # An axis of equal size may still be resampled (a scale of 1.1 on 5 entries): only leading ones are trusted.
+    # An axis of equal size may still be resampled (a scale of 1.1 on 5 entries): trust only the leading two.
     scales = ctx.static(node, "scales", 1 if node.op == "Upsample" else 2)
     moved = [
         axis
