@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from graphnorm.coefficients import LOG2, Rescaled, powers_of_two, rescale
 from graphnorm.errors import InputError, NotEquivalentError
@@ -19,7 +20,7 @@ from graphnorm.solver.cyclic import Solution, solve
 from graphnorm.solver.problem import Problem, objective
 from graphnorm.sources import Source, open_model
 from graphnorm.verification.certificate import check_certificate
-from graphnorm.verification.layers import first_difference
+from graphnorm.verification.layers import first_difference, inexact_variables
 from graphnorm.verification.measure import battery, measure
 
 MODES = ("optimal", "exact")
@@ -92,26 +93,23 @@ def canonicalize(
         raise InputError("inplace=True is for torch models; an ONNX model comes back as result.model")
     graph = build(source.network)
     clock.lap("trace")
-    tell("solving")
     problem = build_problem(graph, p, c)
-    solution, rescaled, z = _solve(graph, problem, mode == "exact", tol, max_cycles)
-    clock.lap("solve")
-    energy = energy_by_weight(graph, rescaled.weights, p)
-    if verify:
-        tell("checking the certificate")
-    verification = _prove(graph, rescaled, z, mode == "exact") if verify else Verification("not verified")
-    clock.lap("verify")
-    tell("applying")
-    emitted = source.emit(rescaled.weights)
-    clock.lap("apply")
-    if verify:
-        tell("measuring")
-        verification = _measured(source, emitted, verification, device)
-        clock.lap("verify")
-        if verification.verdict == "differs":
-            raise NotEquivalentError(_failure(source, emitted, graph, graph.log_scales(z), verification))
+    frozen = np.zeros(problem.count, dtype=bool)
+    for _ in range(_ROUNDS):
+        tell("solving")
+        solution, rescaled, z = _solve(graph, problem, mode == "exact", tol, max_cycles, frozen)
+        clock.lap("solve")
+        emitted, verification = _applied(source, graph, rescaled, z, mode, verify, device, tell, clock)
+        measured = verification.measurement
+        if mode != "exact" or measured is None or measured.bit_identical:
+            break
+        underflow = _underflow(source, graph, z)
+        if frozen[underflow].all():
+            break
+        frozen[underflow] = True
     if inplace:
         emitted = source.emit(rescaled.weights, inplace=True)
+    energy = energy_by_weight(graph, rescaled.weights, p)
     final = objective(problem, z)
     report = Report(
         model=source.network.name,
@@ -146,11 +144,55 @@ def _check_options(p: float, c: float, mode: str, tol: float) -> None:
         raise InputError(f"tol must be positive, got {tol}")
 
 
+def _applied(
+    source: Source,
+    graph: RescalingGraph,
+    rescaled: Rescaled,
+    z: Floats,
+    mode: str,
+    verify: bool,
+    device: str,
+    tell: Progress,
+    clock: _Clock,
+) -> tuple[Any, Verification]:
+    """The emitted model, and proof and measurement of its equivalence."""
+    verification = Verification("not verified")
+    if verify:
+        tell("checking the certificate")
+        verification = _prove(graph, rescaled, z, mode == "exact")
+        clock.lap("verify")
+    tell("applying")
+    emitted = source.emit(rescaled.weights)
+    clock.lap("apply")
+    if verify:
+        tell("measuring")
+        verification = _measured(source, emitted, verification, device)
+        if verification.verdict == "differs":
+            raise NotEquivalentError(_failure(source, emitted, graph, graph.log_scales(z), verification))
+        clock.lap("verify")
+    return emitted, verification
+
+
+def _underflow(source: Source, graph: RescalingGraph, z: Floats) -> npt.NDArray[np.int64]:
+    """Variables by which some activation of the test inputs leaves its float format."""
+    x = graph.log_scales(z)
+    found = [
+        inexact_variables(graph, source.hidden_values(source.model, inputs), x)
+        for _, inputs in battery(source.network, source.example)
+    ]
+    return np.unique(np.concatenate(found))
+
+
 def _solve(
-    graph: RescalingGraph, problem: Problem, exact: bool, tol: float, max_cycles: int
+    graph: RescalingGraph,
+    problem: Problem,
+    exact: bool,
+    tol: float,
+    max_cycles: int,
+    held: npt.NDArray[np.bool_],
 ) -> tuple[Solution, Rescaled, Floats]:
-    """Solve and apply; channels whose coefficients don't fit the float format are held at 1."""
-    frozen = np.zeros(problem.count, dtype=bool)
+    """Solve and apply; channels that are `held` or don't fit the float format stay at 1."""
+    frozen = held.copy()
     for attempt in itertools.count():
         solution = solve(problem, tol, max_cycles, frozen=frozen)
         z = powers_of_two(graph, solution.z) if exact else solution.z

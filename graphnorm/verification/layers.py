@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from graphnorm import ir
 from graphnorm.graph import Floats, RescalingGraph
@@ -42,6 +43,33 @@ def first_difference(
             if (_rms(off, within) > allowed).any():
                 return f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
     return ""
+
+
+def inexact_variables(graph: RescalingGraph, old: Mapping[str, ir.Array], x: Floats) -> npt.NDArray[np.int64]:
+    """Variables whose power-of-two coefficients take some activation into or out of the subnormal range.
+
+    There it has fewer bits, so it is rounded differently before and after.
+
+    Args:
+        graph: the analysed original.
+        old: values of the original by name.
+        x: label log-scales, integer multiples of log 2.
+    """
+    hit: list[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    for name, value in old.items():
+        labels = graph.scales.labels.get(name)
+        if labels is None or value.dtype.name not in ir.FLOAT_TYPES or (labels <= 0).all():
+            continue
+        factor = np.exp2(np.rint(np.where(labels == FREE, 0.0, x[np.maximum(labels, 0)]) / np.log(2.0)))
+        with np.errstate(over="ignore", under="ignore"):
+            wanted = value.astype(np.float64) * factor
+            smaller = np.minimum(np.abs(value.astype(np.float64)), np.abs(wanted))
+            subnormal = (smaller < ir.float_format(value.dtype).smallest_normal) & (wanted != 0)
+            lost = subnormal & (factor != 1) & np.isfinite(wanted)
+        if lost.any():
+            hit.append(np.unique(np.broadcast_to(labels, value.shape)[lost]))
+    labels_hit = np.unique(np.concatenate(hit))
+    return np.unique(graph.solution.basis[labels_hit[labels_hit > 0]].indices).astype(np.int64)
 
 
 def _rms(values: Floats, axes: tuple[int, ...]) -> Floats:
