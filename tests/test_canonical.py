@@ -294,3 +294,17 @@ def test_report_is_plain_data() -> None:
         "seconds",
     } <= found.keys()
     assert set(found["seconds"]) == {"trace", "solve", "apply", "verify"}
+
+
+def test_exact_mode_keeps_activations_out_of_the_subnormal_range() -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).half()
+    with torch.no_grad():
+        model[0].weight.mul_(2.0**-6)  # activations near 6e-5, where float16 becomes subnormal
+        model[0].bias.zero_()
+        model[2].weight.mul_(2.0**6)
+    result = graphnorm.canonicalize(model, 2.0**-6 * torch.randn(16, 4).half(), mode="exact")
+    measurement = result.report.verification.measurement
+    assert measurement is not None
+    assert measurement.bit_identical
+    assert result.report.solver["limited_channels"] > 0
