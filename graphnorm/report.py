@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from graphnorm.graph import Cause, RescalingGraph
@@ -89,10 +89,6 @@ class Report:
             "verification": self.verification.to_dict(),
             "seconds": dict(self.seconds),
         }
-
-    def with_seconds(self, **seconds: float) -> Report:
-        """A copy with more timings."""
-        return replace(self, seconds={**self.seconds, **seconds})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ torch and onnx are imported only when a model of theirs arrives.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(ABC):
     """A model and what can be done with it.
 
     Attributes:
@@ -34,21 +35,21 @@ class Source:
     network: ir.Graph
     example: list[ir.Array] | None
 
+    @abstractmethod
     def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
         """The model with these weights replaced; a copy unless `inplace`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def runner(self, model: Any, device: str) -> Runner:
         """A runner for the original or an emitted model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hidden_values(self, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
         """Every float tensor that the original or an emitted model computes, by the network's names."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, model: Any, path: Path, force: bool) -> None:
         """Write an emitted model."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -242,11 +242,3 @@ def _equate_entries(
         rows = np.concatenate([tables[one][at_first], tables[two][at_second]], axis=1)
         reason = f"{first.weight} is used more than once"
         constraints.rows.append(Rows(coefficients, np.unique(rows, axis=0), second.node, reason))
-
-
-def labels_like(labels: Labels, axes: Sequence[int], rank: int) -> Labels:
-    """Place the axes of a label array at positions `axes` of an array of `rank` axes."""
-    shape = [1] * rank
-    for source, target in enumerate(axes):
-        shape[target] = labels.shape[source]
-    return labels.reshape(shape)
