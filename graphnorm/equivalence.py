@@ -26,7 +26,10 @@ from graphnorm.sources import Source, open_model
 from graphnorm.verification.certificate import Certificate, check_certificate
 from graphnorm.verification.measure import battery, measure
 
-_SUSPECT_DRAWS = 8  # without a proof, look for an input on which the models part
+# Without a proof, look for an input on which the models part.
+_SUSPECT_DRAWS = (8, 64)  # of each kind of input: at least, at most
+_SUSPECT_ENTRIES = 5_000_000  # of all inputs together, beyond the least
+_SUSPECT_SECONDS = 20.0
 _SLACK = 8.0  # half ulps: B was rounded once, and the coefficients are recovered from rounded weights
 
 
@@ -62,9 +65,8 @@ def check(
     measurement = measure(
         first.runner(first.model, device),
         second.runner(second.model, device),
-        _inputs(
-            first, second, draws=1 if identical or (certificate and certificate.valid) else _SUSPECT_DRAWS
-        ),
+        _inputs(first, second, thorough=not (identical or (certificate is not None and certificate.valid))),
+        seconds=_SUSPECT_SECONDS,
     )
     seconds = {
         "trace": traced - start,
@@ -81,9 +83,14 @@ def check(
     return CheckReport(Verification(verdict, kept, measurement), note, seconds)
 
 
-def _inputs(first: Source, second: Source, draws: int) -> list[tuple[str, list[ir.Array]]]:
+def _inputs(first: Source, second: Source, thorough: bool) -> list[tuple[str, list[ir.Array]]]:
     example = first.example if first.example is not None else second.example
-    return battery(first.network, example, draws)
+    once = battery(first.network, example)
+    if not thorough:
+        return once
+    least, most = _SUSPECT_DRAWS
+    entries = max(1, sum(array.size for _, arrays in once for array in arrays))
+    return battery(first.network, example, draws=min(most, max(least, _SUSPECT_ENTRIES // entries)))
 
 
 def _check_signatures(a: ir.Graph, b: ir.Graph) -> None:

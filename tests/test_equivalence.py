@@ -224,6 +224,12 @@ class TestMeasure:
         assert found.agrees
         assert found.rmse_ratio == pytest.approx(2.0, rel=0.1)
 
+    def test_reported_ratio_is_that_of_the_errors(self) -> None:
+        found = measure(Fake(np.sin, 1e-8), Fake(np.sin, 2e-7), inputs_of(self.data))
+        assert found.agrees  # both below the rounding floor
+        assert found.rmse_ratio == pytest.approx(found.rmse / found.noise)
+        assert found.rmse_ratio > 1
+
     def test_beyond_its_own_noise(self) -> None:
         found = measure(Fake(np.sin, 1e-5), Fake(np.sin, 1e-4), inputs_of(self.data))
         assert not found.agrees
@@ -285,3 +291,15 @@ def test_batch_norm_before_opset_14_has_a_float64_anchor() -> None:
     runner = OnnxRunner(loaded, read_onnx(loaded), "cpu")
     found = runner.reference([np.random.default_rng(0).normal(size=(1, 2, 3, 3)).astype(np.float32)])
     assert found.name == "float64"
+
+
+@pytest.mark.parametrize("seed", [11, 22])
+def test_a_unit_that_few_inputs_reach_is_still_found(seed: int) -> None:
+    torch.manual_seed(seed)
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1)]
+    model: Any = nn.Sequential(*layers)
+    example = torch.randn(1, 6)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[4].weight[0, 0] *= 1.01
+    assert graphnorm.check(model, other, example).verdict == "differs"
