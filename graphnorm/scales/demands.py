@@ -47,6 +47,7 @@ class Demand:
         terms: the demanded log-scale, label arrays broadcastable to the region's shape.
         role: ``weight`` (multiplicative, counted by the objective), ``bias`` (follows) or ``fixed``.
         node: index of the consuming node.
+        reason: why the weight may not move, where it is ``fixed``.
     """
 
     weight: str
@@ -54,6 +55,7 @@ class Demand:
     terms: tuple[Term, ...]
     role: str
     node: int
+    reason: str = ""
 
     def region(self, array: Array) -> Array:
         """The part of `array` (of the weight's shape) that the demand describes."""
@@ -68,7 +70,8 @@ def demand(
     """Require the log-scale `terms` of the region `path` of value `name`."""
     terms = tuple((c, np.where(labels == FREE, PINNED, labels)) for c, labels in terms)
     if name in ctx.graph.weights:
-        ctx.demands.append(Demand(name, path, terms, role, ctx.node))
+        reason = ctx.reason if role == "fixed" else ""
+        ctx.demands.append(Demand(name, path, terms, role, ctx.node, reason))
     elif ctx.is_constant(name):
         if not path:
             terms = (*terms, (1.0, ctx.labels(name)))  # a zero entry carries FREE and asks nothing
@@ -77,21 +80,32 @@ def demand(
         producer = ctx.producers[name]
         handler = HANDLERS.get(producer.op)
         if handler is None or not handler(ctx, producer, name, terms, role, path):
-            ctx.equation(terms, f"weight expression through {producer.op}")
-            fix(ctx, name)
+            _meet(ctx, name, terms, role, path)
 
 
-def fix(ctx: Propagation, name: str) -> None:
+def _meet(
+    ctx: Propagation, name: str, terms: Sequence[Term], role: str, path: tuple[Step, ...]
+) -> None:
+    """No backward rule: walk the expression forwards, entry by entry, and equate the scales."""
+    labels = ctx.expressions.labels(name, role)
+    reason = f"weight expression through {ctx.producers[name].op}"
+    if labels is None:
+        ctx.equation(terms, reason)
+        fix(ctx, name, reason)
+        return
+    if path:
+        labels = np.broadcast_to(labels, ctx.shape(name))
+        for step in path:
+            labels = step.apply(labels)
+    rank = max([labels.ndim, *(array.ndim for _, array in terms)])
+    aligned = [(c, align(array, rank)) for c, array in (*terms, (-1.0, labels))]
+    ctx.equation(aligned, reason)
+
+
+def fix(ctx: Propagation, name: str, reason: str) -> None:
     """Keep every weight that `name` depends on."""
-    pending, seen = [name], {name}
-    while pending:
-        current = pending.pop()
-        if current in ctx.graph.weights:
-            ctx.demands.append(Demand(current, (), (), "fixed", ctx.node))
-        elif ctx.is_weight(current):
-            operands = {operand for operand in ctx.producers[current].inputs if operand} - seen
-            seen |= operands
-            pending.extend(operands)
+    for weight in ctx.expressions.leaves(name):
+        ctx.demands.append(Demand(weight, (), (), "fixed", ctx.node, reason))
 
 
 Handler = Callable[["Propagation", Node, str, tuple[Term, ...], str, tuple[Step, ...]], bool]

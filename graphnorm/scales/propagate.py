@@ -7,7 +7,7 @@ Every value is one of three kinds: *data* (depends on the network's inputs; it c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,12 @@ import numpy.typing as npt
 from graphnorm.ir import Array, Graph, Node, Value
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.demands import Demand, demand
-from graphnorm.scales.labels import FREE, PINNED, Labels, align, pinned
+from graphnorm.scales.forward import ENTRY_LIMIT, Expressions
+from graphnorm.scales.labels import FREE, PINNED, Labels, align, pinned, size
 from graphnorm.scales.registry import Registry
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MAKES_ZEROS = frozenset({"Concat", "Pad", "Where", "Mul"})  # their results may hold known zeros
-_DENSE_LIMIT = 1 << 22  # entries of a weight that is added to the network as if it were an activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Propagation:
         self._asked: set[str] = set()
         self._weights = set(graph.weights)
         self._constants = set(graph.constants)
+        self.expressions = Expressions(self)
 
     def run(self) -> Scales:
         """Walk the graph; network inputs and outputs are pinned."""
@@ -67,13 +68,18 @@ class Propagation:
 
     def _visit(self, node: Node) -> None:
         operands = [name for name in node.inputs if name]
-        data = [name for name in operands if name in self._labels]
-        weights = [name for name in operands if name in self._weights]
-        control = node.op in CONTROL_FLOW
-        if operands and not data and not control:
+        if operands and not any(self.is_data(name) for name in operands) and node.op not in CONTROL_FLOW:
+            weights = any(self.is_weight(name) for name in operands)
             target = self._weights if weights else self._constants
             target.update(out for out in node.outputs if out)
             return
+        self._apply(node)
+
+    def _apply(self, node: Node) -> None:
+        """Give the node's results labels by its rule."""
+        operands = [name for name in node.inputs if name]
+        data = [name for name in operands if self.is_data(name)]
+        weights = [name for name in operands if self.is_weight(name)]
         settled = all((self._labels[name] == PINNED).all() for name in data)
         if settled and not weights and node.op not in MAKES_ZEROS:
             self.set_pinned(node)  # a function of pinned values is pinned
@@ -92,6 +98,21 @@ class Propagation:
                 if name not in self._asked:
                     self.pin_value(name, "operand without a scale of its own")
             self._settle(node)
+
+    def apply_to_weights(self, index: int, node: Node, labels: Mapping[str, Labels]) -> dict[str, Labels]:
+        """Labels of the results of a node of a weight expression, from labels of its operands.
+
+        The operands are data for this once; whoever else reads them sees weights.
+        """
+        before = self.node, self.reason, set(self._asked)
+        self._labels.update(labels)
+        self.node = index
+        self._apply(node)
+        results = {out: self._labels.pop(out) for out in node.outputs if out}
+        for name in labels:
+            del self._labels[name]
+        self.node, self.reason, self._asked = before
+        return results
 
     def _settle(self, node: Node) -> None:
         """Check every output got labels; forbid labels along axes whose size may change."""
@@ -123,6 +144,10 @@ class Propagation:
         return name in self._labels
 
     def is_weight(self, name: str) -> bool:
+        return name in self._weights and name not in self._labels
+
+    def depends_on_weights(self, name: str) -> bool:
+        """Whether a value is made of weights only, opened (see `forward`) or not."""
         return name in self._weights
 
     def is_constant(self, name: str) -> bool:
@@ -153,15 +178,15 @@ class Propagation:
         self._asked.add(name)
         if name in self._labels:
             return self._labels[name]
-        if self.is_weight(name):
-            shape = self.shape(name)
-            if np.prod(shape, dtype=np.int64) > _DENSE_LIMIT or not self.value(name).is_float:
-                self.pin_value(name)
-                return pinned(len(shape))
-            own = self.fresh(shape, f"entries of {name}")
-            self.demand(name, [(1.0, own)], "bias")
-            return own
-        return self._constant_labels(name)
+        if not self.is_weight(name):
+            return self._constant_labels(name)
+        shape = self.shape(name)
+        if size(shape) > ENTRY_LIMIT or not self.value(name).is_float:
+            self.pin_value(name)
+            return pinned(len(shape))
+        own = self.fresh(shape, f"entries of {name}")
+        self.demand(name, [(1.0, own)], "bias")
+        return own
 
     def _constant_labels(self, name: str) -> Labels:
         data = self.constant(name)
@@ -209,7 +234,9 @@ class Propagation:
         if self.is_data(name):
             self.constraints.pin(self._labels[name], self.node, reason or self.reason)
         elif self.is_weight(name):
+            before, self.reason = self.reason, reason or self.reason
             self.demand(name, [], "fixed")
+            self.reason = before
 
     def set_pinned(self, node: Node) -> None:
         for name in node.outputs:
