@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphnorm.ir import Node
-from graphnorm.scales.demands import demand
-from graphnorm.scales.labels import Labels, size
+from graphnorm.scales.labels import ENTRY_LIMIT, Labels, size
 from graphnorm.scales.rules.movement import MOVES
 
 if TYPE_CHECKING:
     from graphnorm.scales.propagate import Propagation
 
-ENTRY_LIMIT = 1 << 22  # entries of a weight that get a label each
 # Their parameters keep the form of a demand when operand 0 is a weight expression.
 _TAKES_WEIGHTS = frozenset({
     "Conv", "ConvTranspose", "BatchNormalization", "LayerNormalization", "RMSNormalization",
@@ -49,16 +47,26 @@ class Expressions:
         leaves = [x for x in cone if x in ctx.graph.weights]
         if any(size(ctx.shape(x)) > ENTRY_LIMIT or not ctx.value(x).is_float for x in leaves):
             return None
-        for leaf in leaves:
-            if leaf not in self._labels:
-                self._labels[leaf] = ctx.fresh(ctx.shape(leaf), f"entries of {leaf}")
-                demand(ctx, leaf, [(1.0, self._labels[leaf])], role)
         nodes = {self._position[ctx.producers[x].name] for x in cone if x not in ctx.graph.weights}
         for index in sorted(nodes):
             node = ctx.graph.nodes[index]
             if any(out not in self._labels for out in node.outputs if out):
-                self._open(index, node)
+                self._open(index, node, role)
         return self._labels[name]
+
+    def is_read_in_part(self, name: str) -> bool:
+        """Whether some entries of a value are read by nobody at the example's size."""
+        ctx = self._ctx
+        shape = ctx.shape(name)
+        index = np.arange(size(shape)).reshape(shape)
+        read: set[int] = set()
+        for consumer in self._consumers[name]:
+            moved = MOVES[consumer.op](ctx, consumer, index) if consumer.op in _CUTS else [index]
+            if moved is None:
+                return False  # amounts known only at run time: the rule ties what it cuts
+            for part in moved:
+                read.update(np.unique(part).tolist())
+        return len(read) < index.size
 
     def _cone(self, name: str) -> list[str]:
         """The expression and all values below it that depend on weights."""
@@ -72,28 +80,17 @@ class Expressions:
                 found.update(dict.fromkeys(below))
         return list(found)
 
-    def _open(self, index: int, node: Node) -> None:
+    def _open(self, index: int, node: Node, role: str) -> None:
         operands = node.inputs[:1] if node.op in _TAKES_WEIGHTS else node.inputs
+        for leaf in operands:
+            if leaf in self._ctx.graph.weights and leaf not in self._labels:
+                self._labels[leaf] = self._ctx.entries(leaf, role)
         opened = {x: self._labels[x] for x in operands if x in self._labels}
-        if node.op in _CUTS and self._is_read_in_part(node.inputs[0]):
+        if node.op in _CUTS and self.is_read_in_part(node.inputs[0]):
             # The module reads on for a longer input: what was cut moves alike, see `demands._whole`.
             first = node.inputs[0]
             opened[first] = self._ctx.uniform(opened[first], self._cut_axes(node), "weight read in part")
         self._labels.update(self._ctx.apply_to_weights(index, node, opened))
-
-    def _is_read_in_part(self, name: str) -> bool:
-        """Whether some entries of a value are read by nobody at the example's size."""
-        ctx = self._ctx
-        shape = ctx.shape(name)
-        index = np.arange(size(shape)).reshape(shape)
-        read: set[int] = set()
-        for consumer in self._consumers[name]:
-            moved = MOVES[consumer.op](ctx, consumer, index) if consumer.op in _CUTS else [index]
-            if moved is None:
-                return False  # amounts known only at run time: the rule ties what it cuts
-            for part in moved:
-                read.update(np.unique(part).tolist())
-        return len(read) < index.size
 
     def _cut_axes(self, node: Node) -> list[int]:
         before = self._ctx.shape(node.inputs[0])

@@ -22,6 +22,7 @@ Shape = tuple[int, ...]
 
 PINNED = 0
 FREE = -1
+ENTRY_LIMIT = 1 << 22  # a weight of more entries does not get a label for each
 
 
 def pinned(rank: int) -> Labels:

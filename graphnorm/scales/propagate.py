@@ -16,9 +16,10 @@ import numpy.typing as npt
 from graphnorm.ir import Array, Graph, Node, Value
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.demands import Demand, demand
-from graphnorm.scales.forward import ENTRY_LIMIT, Expressions
-from graphnorm.scales.labels import FREE, PINNED, Labels, align, pinned, size
+from graphnorm.scales.forward import Expressions
+from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, Labels, align, pinned, size
 from graphnorm.scales.registry import Registry
+from graphnorm.scales.rules.movement import MOVES
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 MAKES_ZEROS = frozenset({"Concat", "Pad", "Where", "Mul"})  # their results may hold known zeros
@@ -49,6 +50,7 @@ class Propagation:
         self._labels: dict[str, Labels] = {}
         self._asked: set[str] = set()
         self._weights = set(graph.weights)
+        self._entries: list[Labels] = []
         self._constants = set(graph.constants)
         self.expressions = Expressions(self)
 
@@ -64,6 +66,7 @@ class Propagation:
         for name in self.graph.outputs:
             if name in self._labels or self.is_weight(name):
                 self.pin_value(name)
+        self._pin_unread()
         return Scales(self.constraints, tuple(self.demands), self._labels, self.unknown)
 
     def _visit(self, node: Node) -> None:
@@ -184,13 +187,37 @@ class Propagation:
         if size(shape) > ENTRY_LIMIT or not self.value(name).is_float:
             self.pin_value(name)
             return pinned(len(shape))
-        own = self.fresh(shape, f"entries of {name}")
-        self.demand(name, [(1.0, own)], "bias")
+        return self.entries(name, "bias")
+
+    def entries(self, name: str, role: str) -> Labels:
+        """A label of its own for each entry of a weight (expression)."""
+        own = self.fresh(self.shape(name), f"entries of {name}")
+        self._entries.append(own)
+        self.demand(name, [(1.0, own)], role)
         return own
+
+    def _pin_unread(self) -> None:
+        """An entry that no equation and no other weight mentions never reaches a result: it keeps its value."""
+        if not self._entries:
+            return
+        mentions = np.zeros(self.constraints.count, dtype=np.int64)
+        for batch in self.constraints.rows:
+            mentions[batch.labels] = 2
+        for item in self.demands:
+            if item.terms:
+                found = np.unique(np.concatenate([labels.ravel() for _, labels in item.terms]))
+                mentions[found] += 1
+        for own in self._entries:
+            unread = own[mentions[own] < 2]
+            self.constraints.pin(unread, self.node, "entry that is never read")
 
     def _constant_labels(self, name: str) -> Labels:
         data = self.constant(name)
         rank = self._rank_or_zero(name)
+        maker = self.producers.get(name)
+        if data is None and maker is not None and maker.op in MOVES and self.value(name).shape is not None:
+            moved = MOVES[maker.op](self, maker, self._constant_labels(maker.inputs[0]))
+            return pinned(rank) if moved is None else moved[maker.outputs.index(name)]
         if data is None or self.value(name).dynamic or not self.value(name).is_float:
             return pinned(rank)
         small = data[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in data.strides)]

@@ -1,4 +1,4 @@
-"""Contractions: convolution, matrix product, Einsum.
+"""Contractions: convolution and matrix product.
 
 With a weight W: y[o] = sum_i W[o, i] x[i] allows any scale u of y, if W[o, i] scales by u[o] - s[i].
 Without: y[n, m] = sum_k a[n, k] b[k, m] needs a[n, k] + b[k, m] to be the same for all k.
@@ -7,6 +7,7 @@ Axes are named by letters, as in Einsum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,12 +66,16 @@ def _with_weight(ctx: Propagation, data: str, x: str, weight: str, w: str, out: 
 
 
 def _activations(ctx: Propagation, first: Labels, a: str, second: Labels, b: str, out: str) -> Labels:
-    letters = "".join(dict.fromkeys(out + a + b))
-    one, two = arrange(first, a, letters), arrange(second, b, letters)
-    one, two = (np.where(labels == FREE, PINNED, labels) for labels in (one, two))
-    shape = np.broadcast_shapes(one.shape, two.shape)
+    return sum_of_products(ctx, [(first, a), (second, b)], out)
+
+
+def sum_of_products(ctx: Propagation, factors: Sequence[tuple[Labels, str]], out: str) -> Labels:
+    """All terms of the sum need one scale: the factors' scales add up to the result's at every index."""
+    letters = "".join(dict.fromkeys(out + "".join(text for _, text in factors)))
+    terms = [arrange(np.where(labels == FREE, PINNED, labels), text, letters) for labels, text in factors]
+    shape = np.broadcast_shapes(*(labels.shape for labels in terms))
     result = ctx.fresh(shape[: len(out)], "product of activations")
-    ctx.equation([(1.0, one), (1.0, two), (-1.0, arrange(result, out, letters))])
+    ctx.equation([*((1.0, labels) for labels in terms), (-1.0, arrange(result, out, letters))])
     return result
 
 
@@ -100,18 +105,6 @@ def add_bias(ctx: Propagation, labels: Labels, bias: str) -> Labels:
     else:
         ctx.tie(labels, ctx.labels(bias))
     return labels
-
-
-def einsum(ctx: Propagation, node: Node) -> None:
-    equation = node.attributes["equation"]
-    text = (equation.decode() if isinstance(equation, bytes) else str(equation)).replace(" ", "")
-    operands, arrow, out = text.partition("->")
-    terms = operands.split(",")
-    if len(terms) != 2 or not arrow or "." in text or any(len(set(t)) < len(t) for t in (*terms, out)):
-        ctx.pin_node(node, "Einsum of a form without a rule")
-        return
-    labels = contract(ctx, node.inputs[0], terms[0], node.inputs[1], terms[1], out)
-    ctx.set(node.outputs[0], labels)
 
 
 def conv(ctx: Propagation, node: Node) -> None:
@@ -170,34 +163,12 @@ def _fixed_kernel(ctx: Propagation, node: Node, labels: Labels, channels: int, g
     ctx.set(node.outputs[0], labels)
 
 
-def attention(ctx: Propagation, node: Node) -> None:
-    """softmax(q k^T) v: scores are pinned, so q[n, d] + k[m, d] = 0; v passes its scale."""
-    q, k, v = node.inputs[:3]
-    extra = [name for name in node.inputs[3:] if name]
-    if any(ctx.rank(name) != 4 for name in (q, k, v)) or len(extra) > 1 or any(node.outputs[1:]):
-        ctx.pin_node(node, "attention with packed heads or a cache")
-        return
-    for name in extra:
-        ctx.pin_value(name, "added to attention scores")
-    query, key, value = (ctx.labels(name) for name in (q, k, v))
-    heads = ctx.shape(q)[1]
-    key, value = (_repeat_heads(labels, heads, ctx.shape(k)[1]) for labels in (key, value))
-    ctx.equation([(1.0, query[:, :, :, None, :]), (1.0, key[:, :, None, :, :])], "scores reach a softmax")
-    ctx.set(node.outputs[0], ctx.uniform(value, [2], "mixed by attention"))
-
-
-def _repeat_heads(labels: Labels, heads: int, shared: int) -> Labels:
-    return labels if labels.shape[1] == 1 else np.repeat(labels, heads // shared, axis=1)
-
-
 _FAMILY = "contractions"
 _REASON = "summed over"
 
 RULES = (
     Rule(("MatMul",), "n k, k m -> n m", matmul, _FAMILY, _REASON),
     Rule(("Gemm",), "n k, k m, n m -> n m", gemm, _FAMILY, _REASON),
-    Rule(("Einsum",), "as its equation, two operands", einsum, _FAMILY, _REASON),
     Rule(("Conv",), "n c .., o c .., o -> n o ..", conv, _FAMILY, _REASON),
     Rule(("ConvTranspose",), "n c .., c o .., o -> n o ..", conv_transpose, _FAMILY, _REASON),
-    Rule(("Attention",), "h n d, h m -d, h m v -> h n v", attention, _FAMILY, "attention"),
 )

@@ -7,5 +7,4 @@ from graphnorm.scales.rules.elementwise import fixed
 
 RULES = (
     Rule(("If", "Loop", "Scan", "SequenceMap"), "0 -> 0", fixed, "fixed", "body of a control-flow operator"),
-    Rule(("RNN", "LSTM", "GRU"), "0 -> 0", fixed, "fixed", "recurrent state"),
 )

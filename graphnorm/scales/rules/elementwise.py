@@ -145,17 +145,26 @@ def _times_weight(ctx: Propagation, weight: str, sign_w: float, x: Labels, sign_
     return out
 
 
+def exponent(ctx: Propagation, name: str) -> Fraction | None:
+    """A known exponent, the same everywhere, if it is a simple fraction."""
+    data = ctx.constant(name)
+    if data is None or data.size == 0 or ctx.value(name).dynamic or not (data == data.flat[0]).all():
+        return None
+    number = float(data.flat[0])
+    if not np.isfinite(number):
+        return None
+    k = Fraction(number).limit_denominator(1000)
+    rounding = float_format(data.dtype).eps if data.dtype.name in FLOAT_TYPES else 0.0
+    return k if abs(float(k) - number) <= rounding * abs(float(k)) else None
+
+
 def power(ctx: Propagation, node: Node) -> None:
-    exponent = ctx.constant(node.inputs[1])
-    if exponent is None or exponent.size != 1 or not ctx.is_data(node.inputs[0]):
-        ctx.pin_node(node, "exponent not a known number")
+    k = exponent(ctx, node.inputs[1])
+    if k is None or not ctx.is_data(node.inputs[0]):
+        ctx.pin_node(node, "exponent not a known simple fraction")
         return
-    k = Fraction(float(exponent.ravel()[0])).limit_denominator(1000)
-    rounding = float_format(exponent.dtype).eps if exponent.dtype.name in FLOAT_TYPES else 0.0
-    if abs(float(k) - float(exponent.ravel()[0])) > rounding * abs(float(k)):
-        ctx.pin_node(node, "exponent not a simple fraction")
-        return
-    ctx.set(node.outputs[0], align(scaled(ctx, ctx.labels(node.inputs[0]), k), ctx.rank(node.outputs[0])))
+    labels = scaled(ctx, ctx.labels(node.inputs[0]), k)
+    ctx.set(node.outputs[0], align(labels, ctx.rank(node.outputs[0])))
 
 
 def clip(ctx: Propagation, node: Node) -> None:

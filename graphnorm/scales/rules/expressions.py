@@ -89,17 +89,6 @@ def total(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path
     return True
 
 
-@handler("Mul", "Div")
-def by_constant(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
-    first, second = node.inputs
-    if node.op == "Mul" and ctx.is_constant(first):
-        first, second = second, first
-    if not ctx.is_constant(second) or ctx.shape(first) != ctx.shape(name):
-        return False
-    demand(ctx, first, terms, role, path)
-    return True
-
-
 @handler("Concat")
 def concat(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     if path:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphnorm.ir import Node
-from graphnorm.scales.labels import Labels, pinned
-from graphnorm.scales.registry import Apply, Rule
+from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
+from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules.elementwise import scaled
 
 if TYPE_CHECKING:
@@ -26,30 +27,57 @@ def pool(ctx: Propagation, node: Node) -> None:
             ctx.set(name, labels if ctx.value(name).is_float else pinned(labels.ndim))
 
 
-def reduce(k: int) -> Apply:
-    """A homogeneous reduction of degree k."""
-
-    def apply(ctx: Propagation, node: Node) -> None:
-        labels = ctx.labels(node.inputs[0])
-        axes = _axes(ctx, node, labels)
-        if axes is None:
-            ctx.pin_node(node, "axes known only at run time")
-            return
-        labels = scaled(ctx, ctx.uniform(labels, axes), Fraction(k))
-        if not int(node.attributes.get("keepdims", 1)):
-            labels = labels.reshape([n for axis, n in enumerate(labels.shape) if axis not in axes])
-        ctx.set(node.outputs[0], labels)
-
-    return apply
+# Homogeneous reductions and their degrees.
+DEGREES = {
+    "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceL1": 1, "ReduceL2": 1,
+    "ReduceSumSquare": 2,
+}  # fmt: skip
 
 
-def _axes(ctx: Propagation, node: Node, labels: Labels) -> list[int] | None:
+def reduce(ctx: Propagation, node: Node) -> None:
+    labels = ctx.labels(node.inputs[0])
+    axes = axes_of(ctx, node, labels.ndim)
+    if axes is None:
+        ctx.pin_node(node, "axes known only at run time")
+        return
+    labels = scaled(ctx, ctx.uniform(labels, axes), Fraction(DEGREES[node.op]))
+    ctx.set(node.outputs[0], _without(labels, node, axes))
+
+
+def _without(labels: Labels, node: Node, axes: Sequence[int]) -> Labels:
+    """Labels of the result, reduced axes gone unless `keepdims`."""
+    if int(node.attributes.get("keepdims", 1)):
+        return labels
+    return labels.reshape([n for axis, n in enumerate(labels.shape) if axis not in axes])
+
+
+def axes_of(ctx: Propagation, node: Node, rank: int) -> list[int] | None:
+    """The axes that a reduction reduces; None if they aren't known."""
     if ctx.is_dynamic_argument(node, 1):
         return None
     axes = ctx.static(node, "axes", 1)
     if axes is None or axes.size == 0:
-        return [] if int(node.attributes.get("noop_with_empty_axes", 0)) else list(range(labels.ndim))
-    return [int(axis) % labels.ndim for axis in axes.ravel()]
+        return [] if int(node.attributes.get("noop_with_empty_axes", 0)) else list(range(rank))
+    return [int(axis) % rank for axis in axes.ravel()]
+
+
+def reduce_product(ctx: Propagation, node: Node) -> None:
+    """A product of entries: their scales add, along an axis of known size."""
+    labels = ctx.labels(node.inputs[0])
+    axes = axes_of(ctx, node, labels.ndim)
+    shape = ctx.shape(node.inputs[0])
+    if axes is None or any(axis in ctx.value(node.inputs[0]).dynamic for axis in axes):
+        ctx.pin_node(node, "product over an axis known only at run time")
+        return
+    for axis in axes:
+        parts = [labels.take([i], axis=axis) for i in range(labels.shape[axis])]
+        weight = 1 if len(parts) > 1 else shape[axis]
+        free = np.any([part == FREE for part in parts], axis=0)  # a zero factor: the product is zero
+        out = ctx.fresh(parts[0].shape, "product of entries")
+        bound = [np.where(free, PINNED, part) for part in parts]
+        ctx.equation([*((float(weight), part) for part in bound), (-1.0, np.where(free, PINNED, out))])
+        labels = np.where(free, FREE, out)
+    ctx.set(node.outputs[0], _without(labels, node, axes))
 
 
 def along_axis(ctx: Propagation, node: Node) -> None:
@@ -104,12 +132,15 @@ _POOLS = (
     "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool",
     "aten::adaptive_avg_pool", "aten::adaptive_max_pool",
 )  # fmt: skip
-_REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
 
 RULES = (
     Rule(_POOLS, "n c .. -> n c ..", pool, _FAMILY, "pooled"),
-    Rule(_REDUCTIONS, "x (equal along the axes) -> x", reduce(1), _FAMILY, "reduced"),
-    Rule(("ReduceSumSquare",), "x (equal along the axes) -> 2 x", reduce(2), _FAMILY, "reduced"),
+    Rule(
+        tuple(op for op, k in DEGREES.items() if k == 1),
+        "x (equal along the axes) -> x", reduce, _FAMILY, "reduced",
+    ),
+    Rule(("ReduceSumSquare",), "x (equal along the axes) -> 2 x", reduce, _FAMILY, "reduced"),
+    Rule(("ReduceProd",), "x1, .., xn -> x1 + .. + xn", reduce_product, _FAMILY, "multiplied along an axis"),
     Rule(
         ("CumSum", "TopK", "ArgMax", "ArgMin", "aten::sort"),
         "x (equal along the axis) -> x", along_axis, _FAMILY, "ordered or summed along an axis",

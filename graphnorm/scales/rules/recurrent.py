@@ -1,0 +1,82 @@
+"""Recurrent layers: the input matrix takes up the input's scale; a state that saturates is pinned.
+
+An RNN with a homogeneous activation lets every hidden unit scale: h = relu(W x + R h + b).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphnorm.ir import Node
+from graphnorm.scales.labels import FREE, PINNED, Labels
+from graphnorm.scales.registry import Rule
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+_HOMOGENEOUS = ("relu", "leakyrelu")
+
+
+def rnn(ctx: Propagation, node: Node) -> None:
+    """W: (directions, H, I), R: (directions, H, H), B: (directions, 2 H)."""
+    _recurrent(ctx, node, _units(ctx, node))
+
+
+def gated(ctx: Propagation, node: Node) -> None:
+    """W: (directions, gates * H, I); recurrent matrix, biases, peepholes and states are pinned."""
+    _recurrent(ctx, node, None)
+
+
+def _units(ctx: Propagation, node: Node) -> Labels | None:
+    """A label per hidden unit of each direction, (directions, H), if one of them has freedom."""
+    directions, hidden, _ = ctx.shape(node.inputs[1])
+    given = node.attributes.get("activations") or ["Tanh"] * directions
+    names = [_text(name).lower() for name in given]
+    free = [name in _HOMOGENEOUS for name in names]
+    if len(names) != directions or not any(free) or "clip" in node.attributes:
+        return None
+    units = ctx.fresh((directions, hidden), "hidden units")
+    return np.where(np.array(free)[:, None], units, PINNED)
+
+
+def _recurrent(ctx: Propagation, node: Node, units: Labels | None) -> None:
+    x, weight, recurrent, bias, lengths, initial = (*node.inputs, *("",) * 6)[:6]
+    if not ctx.is_data(x) or any(ctx.is_data(name) for name in (weight, recurrent, bias)):
+        ctx.pin_node(node, "recurrent layer with computed weights")
+        return
+    labels = ctx.uniform(ctx.labels(x), [0, 1], "steps and samples share one scale")
+    labels = np.where(labels == FREE, PINNED, labels)
+    ctx.set_pinned(node)
+    if units is None:
+        ctx.demand(weight, [(-1.0, labels)], "weight")
+        for name in node.inputs[2:]:
+            if name and name != lengths:
+                ctx.pin_value(name, "recurrent state")
+        return
+    out = units[:, :, None]
+    ctx.demand(weight, [(1.0, out), (-1.0, labels)], "weight")
+    ctx.demand(recurrent, [(1.0, out), (-1.0, units[:, None, :])], "weight")
+    if bias:
+        ctx.demand(bias, [(1.0, np.concatenate([units, units], axis=1))], "bias")
+    batch_first = bool(node.attributes.get("layout", 0))
+    state = units[None] if batch_first else units[:, None, :]
+    if initial and ctx.is_weight(initial):
+        ctx.demand(initial, [(1.0, state)], "bias")
+    elif initial:
+        ctx.tie(state, ctx.labels(initial))
+    for name, result in zip(node.outputs, (units[None, None] if batch_first else state[None], state), strict=False):
+        ctx.set(name, result)
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+_FAMILY = "recurrent layers"
+
+RULES = (
+    Rule(("RNN",), "n i, h i, h h, h -> n h (0 if it saturates)", rnn, _FAMILY, "recurrent state"),
+    Rule(("LSTM", "GRU"), "n i, 0 -i, 0 0, 0 -> 0", gated, _FAMILY, "recurrent state"),
+)
