@@ -58,6 +58,11 @@ class Node:
         """How messages name this node: the layer's path where there is one."""
         return self.scope or self.name
 
+    def text(self, attribute: str, default: str = "") -> str:
+        """A string attribute (ONNX files hold bytes)."""
+        value = self.attributes.get(attribute, default)
+        return value.decode() if isinstance(value, bytes) else str(value)
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:

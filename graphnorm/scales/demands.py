@@ -83,9 +83,7 @@ def demand(
             _meet(ctx, name, terms, role, path)
 
 
-def _meet(
-    ctx: Propagation, name: str, terms: Sequence[Term], role: str, path: tuple[Step, ...]
-) -> None:
+def _meet(ctx: Propagation, name: str, terms: Sequence[Term], role: str, path: tuple[Step, ...]) -> None:
     """No backward rule: walk the expression forwards, entry by entry, and equate the scales."""
     labels = ctx.expressions.labels(name, role)
     reason = f"weight expression through {ctx.producers[name].op}"

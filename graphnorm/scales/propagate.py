@@ -197,7 +197,7 @@ class Propagation:
         return own
 
     def _pin_unread(self) -> None:
-        """An entry that no equation and no other weight mentions never reaches a result: it keeps its value."""
+        """An entry that no equation and no other weight mentions is never read: it keeps its value."""
         if not self._entries:
             return
         mentions = np.zeros(self.constraints.count, dtype=np.int64)

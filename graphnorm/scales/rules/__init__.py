@@ -7,17 +7,24 @@ from graphnorm.scales.rules import (
     attention,
     contraction,
     control,
+    convolution,
     einsum,
     elementwise,
     expression_products,
     expressions,
+    fixed,
+    indexing,
     movement,
     normalisation,
     recurrent,
     reduction,
+    sampling,
 )
 
-_FAMILIES = (movement, elementwise, reduction, contraction, einsum, attention, normalisation, recurrent, control)
+_FAMILIES = (
+    movement, indexing, elementwise, reduction, sampling, contraction, convolution, einsum, attention,
+    recurrent, normalisation, control, fixed,
+)  # fmt: skip
 _BACKWARD = (expressions, expression_products)  # register how demands travel through weight expressions
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
-from graphnorm.scales.labels import FREE, PINNED, Labels
+from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
 
 if TYPE_CHECKING:
@@ -36,10 +36,8 @@ def attention(ctx: Propagation, node: Node) -> None:
     key, value = (_repeat_heads(labels, number, shared) for labels in (new_k, new_v))
     ctx.equation([(1.0, query[:, :, :, None, :]), (1.0, key[:, :, None, :, :])], "scores reach a softmax")
     out = ctx.uniform(value, [2], "mixed by attention")
-    if heads[0]:
-        batch, length, _ = ctx.shape(node.outputs[0])
-        size = ctx.shape(v)[2] // heads[1]
-        out = lb.reshape(out.transpose(0, 2, 1, 3), (batch, length, number, size), ctx.shape(node.outputs[0]))
+    size = ctx.shape(v)[2] // heads[1] if heads[1] else 0
+    out = _without_heads(out, ctx.shape(node.outputs[0]), size)
     for name, labels in zip(node.outputs, (out, new_k, new_v), strict=False):
         ctx.set(name, labels)
 
@@ -55,15 +53,78 @@ def _with_heads(ctx: Propagation, name: str, heads: int) -> Labels:
 
 def _append(ctx: Propagation, past: str, new: Labels) -> Labels:
     """Cached keys or values in front: both share a scale along the sequence."""
-    both = [ctx.uniform(labels, [2], "cached with others") for labels in (ctx.labels(past), new)]
-    ctx.tie(*both, "cached with others")
-    return both[1]
+    new = ctx.uniform(new, [2], "cached with others")
+    ctx.tie(ctx.uniform(ctx.labels(past), [2], "cached with others"), new, "cached with others")
+    return new
 
 
 def _repeat_heads(labels: Labels, heads: int, shared: int) -> Labels:
     return labels if labels.shape[1] == 1 else np.repeat(labels, heads // shared, axis=1)
 
 
+def rotary(ctx: Propagation, node: Node) -> None:
+    """Members of a rotated pair share a scale; sines and cosines are pinned."""
+    for name in node.inputs[1:3]:
+        ctx.pin_value(name, "angles")
+    x = node.inputs[0]
+    labels = _with_heads(ctx, x, int(node.attributes.get("num_heads", 0)))
+    size = ctx.shape(x)[3] if ctx.rank(x) == 4 else ctx.shape(x)[2] // int(node.attributes["num_heads"])
+    turned = int(node.attributes.get("rotary_embedding_dim", 0)) or size
+    if labels.shape[3] > 1:
+        if node.attributes.get("interleaved", 0):
+            pairs = slice(0, turned, 2), slice(1, turned, 2)
+        else:
+            pairs = slice(0, turned // 2), slice(turned // 2, turned)
+        ctx.tie(labels[..., pairs[0]], labels[..., pairs[1]], "rotated together")
+    ctx.set(node.outputs[0], _without_heads(labels, ctx.shape(x), size))
+
+
+def linear_attention(ctx: Propagation, node: Node) -> None:
+    """S += beta k v^T, o = q^T S; the delta rule also takes S^T k from v."""
+    q, k, v, past, decay, beta = (*node.inputs, *("",) * 6)[:6]
+    heads = int(node.attributes["q_num_heads"]), int(node.attributes["kv_num_heads"])
+    query = _with_heads(ctx, q, heads[0])
+    key, value = (ctx.uniform(_with_heads(ctx, name, heads[1]), [2], "summed over time") for name in (k, v))
+    if decay:
+        ctx.pin_value(decay, "exponent of the decay")
+    rate = _with_heads(ctx, beta, heads[1]) if beta else pinned(4)
+    rate = ctx.uniform(rate, [2], "summed over time")
+    shape = np.broadcast_shapes(key.shape[:2], value.shape[:2], rate.shape[:2])
+    state = ctx.fresh((*shape, key.shape[3], value.shape[3]), "state of linear attention")
+    rows, columns = key.transpose(0, 1, 3, 2), value
+    ctx.equation([(1.0, rate), (1.0, rows), (1.0, columns), (-1.0, state)])
+    if "delta" in node.text("update_rule", "gated_delta"):
+        ctx.equation([(1.0, state), (1.0, rows), (-1.0, columns)], "delta rule")
+    if past:
+        ctx.tie(state, ctx.labels(past))
+    shared = _repeat_heads(state, heads[0], heads[1])
+    out_shape = np.broadcast_shapes(query.shape[:2], shared.shape[:2])
+    out = ctx.fresh((*out_shape, query.shape[2], state.shape[3]), "read out of the state")
+    ctx.equation([
+        (1.0, query[:, :, :, :, None]), (1.0, shared[:, :, None]), (-1.0, out[:, :, :, None, :])
+    ])  # fmt: skip
+    result = node.outputs[0]
+    ctx.set(result, _without_heads(out, ctx.shape(result), ctx.shape(result)[2] // heads[0]))
+    if len(node.outputs) > 1:
+        ctx.set(node.outputs[1], state)
+
+
+def _without_heads(labels: Labels, shape: tuple[int, ...], size: int) -> Labels:
+    """Labels by head as labels of a tensor of rank 3, or as they are."""
+    if len(shape) == 4:
+        return labels
+    batch, length, width = shape
+    turned = labels.transpose(0, 2, 1, 3)
+    return lb.reshape(turned, (batch, length, width // size, size), shape)
+
+
+_FAMILY = "attention"
+
 RULES = (
-    Rule(("Attention",), "h n d, h m -d, h m v -> h n v", attention, "contractions", "attention"),
-)
+    Rule(("Attention",), "h n d, h m -d, h m v -> h n v", attention, _FAMILY, "attention"),
+    Rule(("RotaryEmbedding",), "x (equal in pairs), 0, 0 -> x", rotary, _FAMILY, "rotated"),
+    Rule(
+        ("LinearAttention",),
+        "n d, m k, m v, .. -> n v: d + k + v equal for all d", linear_attention, _FAMILY, "summed over time",
+    ),
+)  # fmt: skip

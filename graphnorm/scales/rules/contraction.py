@@ -1,4 +1,4 @@
-"""Contractions: convolution and matrix product.
+"""Contractions: matrix product.
 
 With a weight W: y[o] = sum_i W[o, i] x[i] allows any scale u of y, if W[o, i] scales by u[o] - s[i].
 Without: y[n, m] = sum_k a[n, k] b[k, m] needs a[n, k] + b[k, m] to be the same for all k.
@@ -107,68 +107,10 @@ def add_bias(ctx: Propagation, labels: Labels, bias: str) -> Labels:
     return labels
 
 
-def conv(ctx: Propagation, node: Node) -> None:
-    """W: (out_channels, in_channels / groups, *kernel)."""
-    weight, groups = node.inputs[1], int(node.attributes.get("group", 1))
-    _convolve(ctx, node, ctx.shape(weight)[0], groups, transposed=False)
-
-
-def conv_transpose(ctx: Propagation, node: Node) -> None:
-    """W: (in_channels, out_channels / groups, *kernel)."""
-    weight, groups = node.inputs[1], int(node.attributes.get("group", 1))
-    _convolve(ctx, node, ctx.shape(weight)[1] * groups, groups, transposed=True)
-
-
-def _convolve(ctx: Propagation, node: Node, channels: int, groups: int, transposed: bool) -> None:
-    data, weight = node.inputs[:2]
-    rank = ctx.rank(data)
-    if not ctx.is_data(data) or rank != ctx.rank(weight):
-        ctx.pin_node(node, "convolution of a weight")
-        return
-    labels = ctx.uniform(ctx.labels(data), [axis for axis in range(rank) if axis != 1], "convolved")
-    labels = np.where(labels == FREE, PINNED, labels)
-    if not ctx.is_weight(weight):
-        _fixed_kernel(ctx, node, labels, channels, groups)
-        return
-    incoming = np.broadcast_to(labels.reshape(-1), (ctx.shape(data)[1],))
-    outgoing = ctx.fresh((channels,), "output channels")
-    per_out, per_in = channels // groups, len(incoming) // groups
-    kernel = (1,) * (rank - 2)
-    if groups == 1:
-        near, far = (incoming, outgoing) if transposed else (outgoing, incoming)
-        first, second = near.reshape(-1, 1, *kernel), far.reshape(1, -1, *kernel)
-    else:  # axis 0 runs over all groups, axis 1 within one
-        near, far = (incoming, outgoing) if transposed else (outgoing, incoming)
-        per_near, per_far = (per_in, per_out) if transposed else (per_out, per_in)
-        first = near.reshape(-1, 1, *kernel)
-        second = np.repeat(far.reshape(groups, per_far), per_near, axis=0).reshape(-1, per_far, *kernel)
-    signs = (-1.0, 1.0) if transposed else (1.0, -1.0)
-    ctx.demand(weight, [(signs[0], first), (signs[1], second)], "weight")
-    bias = ctx.operand(node, 2)
-    if ctx.is_weight(bias):
-        ctx.demand(bias, [(1.0, outgoing)], "bias")
-    elif bias:
-        ctx.tie(outgoing, ctx.labels(bias).reshape(-1))
-    ctx.set(node.outputs[0], outgoing.reshape(1, -1, *kernel))
-
-
-def _fixed_kernel(ctx: Propagation, node: Node, labels: Labels, channels: int, groups: int) -> None:
-    """A kernel that may not change: one scale per group of channels passes through."""
-    if not ctx.is_constant(node.inputs[1]) or (len(node.inputs) > 2 and node.inputs[2]):
-        ctx.pin_node(node, "kernel computed from the input")
-        return
-    if labels.shape[1] > 1:
-        grouped = ctx.uniform(labels.reshape(groups, -1), [1], "convolved with a fixed kernel")
-        labels = np.repeat(grouped.reshape(-1), channels // groups).reshape(1, -1, *labels.shape[2:])
-    ctx.set(node.outputs[0], labels)
-
-
 _FAMILY = "contractions"
 _REASON = "summed over"
 
 RULES = (
     Rule(("MatMul",), "n k, k m -> n m", matmul, _FAMILY, _REASON),
     Rule(("Gemm",), "n k, k m, n m -> n m", gemm, _FAMILY, _REASON),
-    Rule(("Conv",), "n c .., o c .., o -> n o ..", conv, _FAMILY, _REASON),
-    Rule(("ConvTranspose",), "n c .., c o .., o -> n o ..", conv_transpose, _FAMILY, _REASON),
 )

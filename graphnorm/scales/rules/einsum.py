@@ -39,9 +39,7 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
 
 def einsum(ctx: Propagation, node: Node) -> None:
     """Two operands contract as a matrix product does; a weight among more of them gets labels of its own."""
-    equation = node.attributes["equation"]
-    text = equation.decode() if isinstance(equation, bytes) else str(equation)
-    parsed = parse(text, [ctx.rank(name) for name in node.inputs])
+    parsed = parse(node.text("equation"), [ctx.rank(name) for name in node.inputs])
     if parsed is None:
         ctx.pin_node(node, "Einsum with too many axes")
         return

@@ -47,9 +47,11 @@ def fixed(ctx: Propagation, node: Node) -> None:
 
 
 def cast(ctx: Propagation, node: Node) -> None:
-    """Between float types the scale passes; to integers the value must stay."""
+    """Between float types the scale passes; to truth values it is lost; to integers the value must stay."""
     if ctx.value(node.outputs[0]).is_float:
         ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
+    elif ctx.value(node.outputs[0]).dtype == "bool":  # whether an entry is 0
+        sign(ctx, node)
     else:
         ctx.pin_node(node)
 
@@ -91,7 +93,14 @@ def compare(ctx: Propagation, node: Node) -> None:
 
 
 def sign(ctx: Propagation, node: Node) -> None:
+    ctx.asked(node.inputs[0])
     ctx.set_pinned(node)
+
+
+def choose_second(ctx: Propagation, node: Node) -> None:
+    """SwiGLU: the gate saturates, the other factor passes its scale."""
+    ctx.pin_value(node.inputs[0], "gate")
+    ctx.set(node.outputs[0], ctx.labels(node.inputs[1]))
 
 
 def where(ctx: Propagation, node: Node) -> None:
@@ -187,17 +196,6 @@ def prelu(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 
 
-_SATURATING = (
-    "Sigmoid", "Tanh", "Gelu", "Swish", "Mish", "Elu", "Selu", "Celu", "Softplus", "Softsign", "HardSigmoid",
-    "HardSwish", "Erf", "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh",
-    "Acosh", "Atanh", "Floor", "Ceil", "Round", "Shrink", "Mod", "Softmax", "LogSoftmax", "Hardmax", "LRN",
-    "MeanVarianceNormalization", "ThresholdedRelu",
-)  # fmt: skip
-_DISCRETE = (
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "OneHot", "NonZero", "Unique",
-    "NonMaxSuppression", "Multinomial", "Bernoulli",
-)  # fmt: skip
-
 _PASS = "elementwise, homogeneous"
 _SUM = "sums and choices"
 
@@ -212,15 +210,17 @@ RULES = (
     Rule(("Cast", "CastLike"), "x -> x between floats", cast, _PASS, "cast to another kind of number"),
     Rule(("Clip",), "x -> x if bounds are 0 or infinite", clip, _PASS, "clipped at a non-zero bound"),
     Rule(("PRelu",), "x, 0 -> x", prelu, _PASS, "slope"),
-    Rule(("Add", "Sub", "Sum", "Mean", "Max", "Min"), "x, x -> x", sum_like, _SUM, "added or compared"),
+    Rule(
+        ("Add", "Sub", "Sum", "Mean", "Max", "Min", "Mod"),
+        "x, x -> x", sum_like, _SUM, "added or compared",
+    ),
     Rule(("Where",), "0, x, x -> x", where, _SUM, "chosen between branches"),
     Rule(
-        ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
+        ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "aten::atan2"),
         "x, x -> 0", compare, _SUM, "compared with each other",
     ),
     Rule(("Sign", "IsNaN", "IsInf"), "x -> 0", sign, _SUM, "only the sign is used"),
     Rule(("Mul",), "x, y -> x + y", multiply, "products", "multiplied"),
     Rule(("Div",), "x, y -> x - y", divide, "products", "divided"),
-    Rule(_SATURATING, "0 -> 0", fixed, "fixed", "not homogeneous"),
-    Rule(_DISCRETE, "0 -> 0", fixed, "fixed", "discrete"),
+    Rule(("SwiGLU",), "0, x -> x", choose_second, "products", "gate"),
 )  # fmt: skip

@@ -7,7 +7,7 @@ attention heads, windows and fused projections need no reasoning of their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def tile(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
 def depth_to_space(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
     n, c, h, w = ctx.shape(node.inputs[0])
     b = int(node.attributes["blocksize"])
-    if node.attributes.get("mode", "DCR") == "CRD":
+    if node.text("mode", "DCR") == "CRD":
         shape, perm = (n, c // (b * b), b, b, h, w), (0, 1, 4, 2, 5, 3)
     else:
         shape, perm = (n, b, b, c // (b * b), h, w), (0, 3, 4, 1, 5, 2)
@@ -151,6 +151,12 @@ def embedding(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], lb.take(out, np.zeros((1,) * rank, dtype=np.int64), axis))
 
 
+def only_shape(ctx: Propagation, node: Node) -> None:
+    """Shape and Size read no entry."""
+    ctx.asked(node.inputs[0])
+    ctx.set_pinned(node)
+
+
 def concat(ctx: Propagation, node: Node) -> None:
     """Concatenate labels; a block of zeros constrains nothing."""
     operands = [name for name in node.inputs if name]
@@ -187,7 +193,7 @@ def pad(ctx: Propagation, node: Node) -> None:
     for i, axis in enumerate(axes):
         before[axis], after[axis] = int(pads[i]), int(pads[i + len(axes)])
     padded = [axis for axis in range(rank) if before[axis] or after[axis]]
-    mode = _text(node.attributes.get("mode", "constant"))
+    mode = node.text("mode", "constant")
     fill = _pad_value(ctx, node) if mode == "constant" else np.float64("nan")
     if mode != "constant":
         labels = ctx.uniform(labels, padded)
@@ -213,12 +219,9 @@ def _pad_value(ctx: Propagation, node: Node) -> float | None:
     return None if data is None else float(np.asarray(data).ravel()[0])
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 RULES = (
     Rule(tuple(MOVES), "x -> moved x", apply_move, "data movement", "indices known only at run time"),
     Rule(("Concat",), "x1, .., xn -> x1 | .. | xn", concat, "data movement", "concatenated"),
+    Rule(("Shape", "Size"), "x -> 0", only_shape, "data movement", "only the shape is read"),
     Rule(("Pad",), "x -> x | free (zeros)", pad, "data movement", "padding mixes entries"),
 )

@@ -66,10 +66,14 @@ def layer_norm(ctx: Propagation, node: Node) -> None:
 
 def channel_norm(ctx: Propagation, node: Node) -> None:
     """Group and Instance norms: gain and bias of one entry per channel (or per group, opset 18)."""
-    _normalise(ctx, node, list(range(1, ctx.rank(node.inputs[0]))), channelwise=True)
+    channels = ctx.shape(node.inputs[0])[1]
+    groups = int(node.attributes["num_groups"]) if node.op == "GroupNormalization" else channels
+    _normalise(ctx, node, list(range(2, ctx.rank(node.inputs[0]))), groups)
 
 
-def _normalise(ctx: Propagation, node: Node, axes: list[int], channelwise: bool = False) -> None:
+def _normalise(ctx: Propagation, node: Node, axes: list[int], groups: int = 0) -> None:
+    """Normalise over `axes`, and over the channels of each of `groups` groups."""
+    channelwise = groups > 0
     data, gain, bias = (node.inputs + ("",) * 3)[:3]
     if not ctx.is_data(data) or any(ctx.is_data(name) for name in (gain, bias)):
         ctx.pin_node(node, "norm with a gain computed from the input")
@@ -77,7 +81,9 @@ def _normalise(ctx: Propagation, node: Node, axes: list[int], channelwise: bool 
     if float(node.attributes.get("epsilon", 1e-5)) > 0 or any(node.outputs[1:]):
         ctx.pin_value(data, "normalised (epsilon > 0)")
     else:
-        ctx.uniform(ctx.labels(data), axes, "normalised together")
+        labels = ctx.uniform(ctx.labels(data), axes, "normalised together")
+        if channelwise and labels.shape[1] > 1:
+            ctx.uniform(labels.reshape(labels.shape[0], groups, -1), [2], "normalised together")
     rank = ctx.rank(data)
     out = pinned(rank)
     if ctx.is_weight(gain):

@@ -29,11 +29,36 @@ def gated(ctx: Propagation, node: Node) -> None:
     _recurrent(ctx, node, None)
 
 
+def lstm_projected(ctx: Propagation, node: Node) -> None:
+    """LSTM with projections, h = P (o * tanh c): the projected units scale.
+
+    P: (directions, projected, H) and R follow.
+    """
+    x, weight, recurrent, bias, _, initial_h, initial_c, projection = node.inputs
+    if not ctx.is_data(x) or any(ctx.is_data(name) for name in (weight, recurrent, bias, projection)):
+        ctx.pin_node(node, "recurrent layer with computed weights")
+        return
+    labels = ctx.uniform(ctx.labels(x), [0, 1], "steps and samples share one scale")
+    directions, projected, _ = ctx.shape(projection)
+    units = ctx.fresh((directions, projected), "projected units")
+    ctx.demand(weight, [(-1.0, np.where(labels == FREE, PINNED, labels))], "weight")
+    ctx.demand(recurrent, [(-1.0, units[:, None, :])], "weight")
+    ctx.demand(projection, [(1.0, units[:, :, None])], "weight")
+    for name in (bias, initial_c):
+        if name:
+            ctx.pin_value(name, "recurrent state")
+    state = units[:, None, :]
+    _start(ctx, initial_h, state)
+    ctx.set_pinned(node)
+    for name, result in zip(node.outputs, (state[None], state), strict=False):
+        ctx.set(name, result)
+
+
 def _units(ctx: Propagation, node: Node) -> Labels | None:
     """A label per hidden unit of each direction, (directions, H), if one of them has freedom."""
     directions, hidden, _ = ctx.shape(node.inputs[1])
     given = node.attributes.get("activations") or ["Tanh"] * directions
-    names = [_text(name).lower() for name in given]
+    names = [(name.decode() if isinstance(name, bytes) else name).lower() for name in given]
     free = [name in _HOMOGENEOUS for name in names]
     if len(names) != directions or not any(free) or "clip" in node.attributes:
         return None
@@ -62,16 +87,17 @@ def _recurrent(ctx: Propagation, node: Node, units: Labels | None) -> None:
         ctx.demand(bias, [(1.0, np.concatenate([units, units], axis=1))], "bias")
     batch_first = bool(node.attributes.get("layout", 0))
     state = units[None] if batch_first else units[:, None, :]
+    _start(ctx, initial, state)
+    every_step = units[None, None] if batch_first else state[None]
+    for name, result in zip(node.outputs, (every_step, state), strict=False):
+        ctx.set(name, result)
+
+
+def _start(ctx: Propagation, initial: str, state: Labels) -> None:
     if initial and ctx.is_weight(initial):
         ctx.demand(initial, [(1.0, state)], "bias")
     elif initial:
         ctx.tie(state, ctx.labels(initial))
-    for name, result in zip(node.outputs, (units[None, None] if batch_first else state[None], state), strict=False):
-        ctx.set(name, result)
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 _FAMILY = "recurrent layers"
@@ -79,4 +105,8 @@ _FAMILY = "recurrent layers"
 RULES = (
     Rule(("RNN",), "n i, h i, h h, h -> n h (0 if it saturates)", rnn, _FAMILY, "recurrent state"),
     Rule(("LSTM", "GRU"), "n i, 0 -i, 0 0, 0 -> 0", gated, _FAMILY, "recurrent state"),
-)
+    Rule(
+        ("aten::lstm_projected",),
+        "n i, 0 -i, 0 -u, 0, u 0 -> u", lstm_projected, _FAMILY, "recurrent state",
+    ),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pools, reductions, interpolation: what mixes entries needs one scale along the mixed axes."""
+"""Pools and reductions: what mixes entries needs one scale along the mixed axes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def pool(ctx: Propagation, node: Node) -> None:
     """All axes after batch and channel are mixed (an adaptive pool says how many by `kernel_rank`)."""
     labels = ctx.labels(node.inputs[0])
     spatial = int(node.attributes.get("kernel_rank", labels.ndim - 2))
+    for name in node.inputs[1:]:
+        ctx.pin_value(name, "windows")
     labels = ctx.uniform(labels, range(labels.ndim - spatial, labels.ndim))
     for name in node.outputs:
         if name:
@@ -84,8 +86,6 @@ def along_axis(ctx: Propagation, node: Node) -> None:
     """Cumulative sums, sorting and selection along one axis; integer results are pinned."""
     labels = ctx.labels(node.inputs[0])
     axis = ctx.static(node, "axis", 1 if node.op == "CumSum" else None)
-    if axis is None and "dim" in node.attributes:
-        axis = np.asarray(node.attributes["dim"])
     default = _DEFAULT_AXIS.get(node.op)
     if axis is None and default is None:
         labels = ctx.uniform(labels, range(labels.ndim))
@@ -96,41 +96,41 @@ def along_axis(ctx: Propagation, node: Node) -> None:
             ctx.set(name, labels if ctx.value(name).is_float else pinned(ctx.rank(name)))
 
 
-_DEFAULT_AXIS = {"TopK": -1, "ArgMax": 0, "ArgMin": 0, "aten::sort": -1}
+_DEFAULT_AXIS = {"TopK": -1, "ArgMax": 0, "ArgMin": 0}
 
 
-def resize(ctx: Propagation, node: Node) -> None:
-    """Interpolation is linear; axes whose size stays are untouched."""
-    mode = node.attributes.get("coordinate_transformation_mode", "half_pixel")
-    cropped = str(mode).endswith("tf_crop_and_resize") or mode == b"tf_crop_and_resize"
-    if cropped and float(node.attributes.get("extrapolation_value", 0.0)) != 0.0:
-        ctx.pin_node(node, "extrapolated with a non-zero value")
+def cumulative_product(ctx: Propagation, node: Node) -> None:
+    """y[i] = x[0] .. x[i]: log-scales add up along the axis."""
+    labels, name = ctx.labels(node.inputs[0]), node.inputs[0]
+    given = ctx.static(node, "axis", 1)
+    if given is None or int(given) % labels.ndim in ctx.value(name).dynamic:
+        ctx.pin_node(node, "product along an axis known only at run time")
         return
+    axis = int(given) % labels.ndim
+    full = [ctx.shape(name)[axis] if i == axis else n for i, n in enumerate(labels.shape)]
+    bound = np.broadcast_to(np.where(labels == FREE, PINNED, labels), full)
+    if node.attributes.get("reverse", 0):
+        bound = np.flip(bound, axis)
+    out = ctx.fresh(full, "cumulative product")
+    one = np.zeros_like(out.take([0], axis=axis))
+    before = np.concatenate([one, out.take(range(full[axis] - 1), axis=axis)], axis=axis)
+    if node.attributes.get("exclusive", 0):
+        bound = np.concatenate([one, bound.take(range(full[axis] - 1), axis=axis)], axis=axis)
+    ctx.equation([(1.0, out), (-1.0, before), (-1.0, bound)])
+    ctx.set(node.outputs[0], np.flip(out, axis) if node.attributes.get("reverse", 0) else out)
+
+
+def hardmax(ctx: Propagation, node: Node) -> None:
+    """The place of the largest entry; before opset 13 among all axes from `axis` on."""
     labels = ctx.labels(node.inputs[0])
-    before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
-    # An axis of equal size may still be resampled (a scale of 1.1 on 5 entries): trust only the leading two.
-    scales = ctx.static(node, "scales", 1 if node.op == "Upsample" else 2)
-    moved = [
-        axis
-        for axis in range(labels.ndim)
-        if axis >= 2
-        or before[axis] != after[axis]
-        or cropped
-        or (scales is not None and scales.size == labels.ndim and scales[axis] != 1)
-    ]
-    ctx.set(node.outputs[0], ctx.uniform(labels, moved))
+    ctx.uniform(labels, range(int(node.attributes.get("axis", -1)) % labels.ndim, labels.ndim))
+    ctx.set_pinned(node)
 
 
-def grid_sample(ctx: Propagation, node: Node) -> None:
-    ctx.pin_value(node.inputs[1], "sampling positions")
-    labels = ctx.labels(node.inputs[0])
-    ctx.set(node.outputs[0], ctx.uniform(labels, range(2, labels.ndim)))
-
-
-_FAMILY = "pools, reductions, interpolation"
+_FAMILY = "pools and reductions"
 _POOLS = (
     "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool",
-    "aten::adaptive_avg_pool", "aten::adaptive_max_pool",
+    "aten::adaptive_avg_pool", "aten::adaptive_max_pool", "aten::fractional_max_pool",
 )  # fmt: skip
 
 RULES = (
@@ -142,9 +142,12 @@ RULES = (
     Rule(("ReduceSumSquare",), "x (equal along the axes) -> 2 x", reduce, _FAMILY, "reduced"),
     Rule(("ReduceProd",), "x1, .., xn -> x1 + .. + xn", reduce_product, _FAMILY, "multiplied along an axis"),
     Rule(
-        ("CumSum", "TopK", "ArgMax", "ArgMin", "aten::sort"),
+        ("CumSum", "TopK", "ArgMax", "ArgMin", "aten::cummax", "aten::cummin"),
         "x (equal along the axis) -> x", along_axis, _FAMILY, "ordered or summed along an axis",
     ),
-    Rule(("Resize", "Upsample"), "x (equal along resized axes) -> x", resize, _FAMILY, "interpolated"),
-    Rule(("GridSample",), "n c .., 0 -> n c ..", grid_sample, _FAMILY, "interpolated"),
+    Rule(
+        ("CumProd",),
+        "x1, x2, .. -> x1, x1 + x2, ..", cumulative_product, _FAMILY, "multiplied along an axis",
+    ),
+    Rule(("Hardmax",), "x (equal along the axis) -> 0", hardmax, _FAMILY, "compared along an axis"),
 )  # fmt: skip

@@ -1,0 +1,194 @@
+"""Gather and scatter by index tensors.
+
+With known indices labels move as values do.  With indices known only at run time any entry along the
+indexed axes may be read or written, so these need one scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from graphnorm.ir import Node
+from graphnorm.scales import labels as lb
+from graphnorm.scales.labels import FREE, Labels
+from graphnorm.scales.registry import Rule
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+Index = npt.NDArray[np.int64]
+_RUN_TIME = "indexed with positions known only at run time"
+
+
+def _known(ctx: Propagation, name: str) -> Index | None:
+    data = ctx.constant(name)
+    return None if data is None or ctx.value(name).dynamic else data.astype(np.int64)
+
+
+def _full(labels: Labels, shape: Sequence[int], axes: Sequence[int]) -> Labels:
+    """Expand the labels to the tensor's size along `axes`."""
+    target = [shape[i] if i in axes else n for i, n in enumerate(labels.shape)]
+    return np.broadcast_to(labels, target)
+
+
+def gather_elements(ctx: Propagation, node: Node) -> None:
+    data, index = node.inputs
+    labels, shape = ctx.labels(data), ctx.shape(data)
+    axis = int(node.attributes.get("axis", 0)) % labels.ndim
+    positions = _known(ctx, index)
+    others = [i for i in range(labels.ndim) if i != axis]
+    if positions is None or labels.shape[axis] == 1:
+        labels = ctx.uniform(labels, [axis], _RUN_TIME)
+        sizes = ctx.shape(index)
+        kept = tuple(slice(0, sizes[i]) if i in others else slice(None) for i in range(labels.ndim))
+        ctx.set(node.outputs[0], labels[kept])
+        return
+    kept = tuple(slice(0, positions.shape[i]) if i in others else slice(None) for i in range(labels.ndim))
+    whole = _full(labels, shape, range(labels.ndim))[kept]
+    moved = np.take_along_axis(whole, positions % shape[axis], axis)
+    ctx.set(node.outputs[0], lb.squeeze_constant_axes(moved))
+
+
+def gather_nd(ctx: Propagation, node: Node) -> None:
+    data, index = node.inputs
+    labels, shape = ctx.labels(data), ctx.shape(data)
+    batch = int(node.attributes.get("batch_dims", 0))
+    sizes, depth = ctx.shape(index), ctx.shape(index)[-1]
+    positions, indexed = _known(ctx, index), range(batch, batch + depth)
+    if positions is not None and batch == 0 and any(labels.shape[axis] > 1 for axis in indexed):
+        whole = _full(labels, shape, indexed)
+        coordinates = tuple(positions[..., i] % shape[i] for i in range(depth))
+        ctx.set(node.outputs[0], lb.squeeze_constant_axes(whole[coordinates]))
+        return
+    labels = ctx.uniform(labels, indexed, _RUN_TIME)
+    middle = (1,) * (len(sizes) - 1 - batch)
+    ctx.set(node.outputs[0], labels.reshape(*labels.shape[:batch], *middle, *labels.shape[batch + depth :]))
+
+
+def scatter_elements(ctx: Propagation, node: Node) -> None:
+    data, index, updates = node.inputs
+    rank = ctx.rank(data)
+    axis = int(node.attributes.get("axis", 0)) % rank
+    positions, shape, sizes = _known(ctx, index), ctx.shape(data), ctx.shape(updates)
+    if positions is not None:
+        grid = list(np.indices(sizes))
+        grid[axis] = positions % shape[axis]
+        target = np.ravel_multi_index(tuple(grid), shape)
+        _scatter(ctx, node, target, range(rank))
+        return
+    old = _writable(ctx, data, [axis])
+    new = _writable(ctx, updates, [axis])
+    _write(ctx, node, old, new, [i for i in range(rank) if i != axis and sizes[i] != shape[i]])
+
+
+def scatter_nd(ctx: Propagation, node: Node) -> None:
+    data, index, updates = node.inputs
+    rank, sizes = ctx.rank(data), ctx.shape(index)
+    depth, positions, shape = sizes[-1], _known(ctx, index), ctx.shape(data)
+    if positions is not None:
+        coordinates = tuple(positions[..., i] % shape[i] for i in range(depth))
+        rows = np.ravel_multi_index(coordinates, shape[:depth])
+        rest = int(np.prod(shape[depth:], dtype=np.int64))
+        target = rows[..., None] * rest + np.arange(rest)
+        _scatter(ctx, node, target.reshape(ctx.shape(updates)), range(rank))
+        return
+    middle = len(sizes) - 1
+    old = _writable(ctx, data, range(depth))
+    new = _writable(ctx, updates, range(middle))
+    row = new.reshape((1,) * depth + new.shape[middle:])
+    _write(ctx, node, old, row)
+
+
+def tensor_scatter(ctx: Propagation, node: Node) -> None:
+    """A cache that is written along one axis."""
+    axis = int(node.attributes.get("axis", -2)) % ctx.rank(node.inputs[0])
+    old, new = (_writable(ctx, name, [axis]) for name in node.inputs[:2])
+    _write(ctx, node, old, new)
+
+
+def _writable(ctx: Propagation, name: str, axes: Sequence[int]) -> Labels:
+    return ctx.uniform(ctx.labels(name), axes, _RUN_TIME)
+
+
+def _write(ctx: Propagation, node: Node, old: Labels, new: Labels, partial: Sequence[int] = ()) -> None:
+    """Write entries at unknown places: what is written shares the scale of what is there.
+
+    `partial` are axes of which only the first entries are written.
+    """
+    name, updates = node.inputs[0], node.inputs[-1]
+    if node.text("reduction", "none") == "mul":  # multiplied who knows how often
+        ctx.pin_value(updates, "multiplied at positions known only at run time")
+        ctx.set(node.outputs[0], old)
+        return
+    shape, sizes = ctx.shape(name), ctx.shape(updates)
+    region = tuple(slice(0, sizes[i]) if i in partial else slice(None) for i in range(old.ndim))
+    whole = _full(old, shape, partial)
+    ctx.tie(whole[region], new, "written into")
+    if (whole == FREE).any():  # zeros take the scale of what is written among them
+        spread = [max(n, 1 if i in partial else new.shape[i]) for i, n in enumerate(whole.shape)]
+        whole = np.broadcast_to(whole, spread).copy()
+        whole[region] = lb.overlay(whole[region], np.broadcast_to(new, whole[region].shape))
+    ctx.set(node.outputs[0], whole)
+
+
+def _scatter(ctx: Propagation, node: Node, target: Index, axes: Sequence[int]) -> None:
+    """Write at known flat positions: a written entry carries the scale of what was written."""
+    data, updates = node.inputs[0], node.inputs[-1]
+    shape = ctx.shape(data)
+    old = _full(ctx.labels(data), shape, axes).reshape(-1)
+    new = np.broadcast_to(ctx.labels(updates), ctx.shape(updates)).reshape(-1)
+    flat, reduction = target.reshape(-1), node.text("reduction", "none")
+    places, first = np.unique(flat, return_index=True)
+    result = old.copy()
+    if reduction == "mul":
+        ctx.pin_value(updates, "multiplied into entries")
+    else:
+        common = np.full(old.shape, FREE, dtype=np.int64)
+        common[places] = new[first]
+        if len(places) < len(flat):  # several updates of one entry
+            for value, place in zip(new, flat, strict=True):
+                common[place] = value if common[place] == FREE else common[place]
+            ctx.tie(new, common[flat], "written to the same entry")
+        if reduction != "none":
+            ctx.tie(old[places], common[places], "added to")
+            common[places] = lb.overlay(common[places], old[places])
+        result[places] = common[places]
+    ctx.set(node.outputs[0], lb.squeeze_constant_axes(result.reshape(shape)))
+
+
+def compress(ctx: Propagation, node: Node) -> None:
+    """Entries chosen by a mask, along an axis or of the flattened tensor."""
+    labels = ctx.labels(node.inputs[0])
+    if "axis" not in node.attributes:
+        ctx.set(node.outputs[0], ctx.uniform(labels, range(labels.ndim), _RUN_TIME).reshape(-1))
+        return
+    axis = int(node.attributes["axis"]) % labels.ndim
+    mask = ctx.constant(node.inputs[1])
+    if mask is None or ctx.value(node.inputs[1]).dynamic:
+        ctx.set(node.outputs[0], ctx.uniform(labels, [axis], _RUN_TIME))
+    else:
+        ctx.set(node.outputs[0], lb.take(labels, np.flatnonzero(mask), axis))
+
+
+def reverse_sequence(ctx: Propagation, node: Node) -> None:
+    axis = int(node.attributes.get("time_axis", 0))
+    ctx.set(node.outputs[0], ctx.uniform(ctx.labels(node.inputs[0]), [axis], _RUN_TIME))
+
+
+_FAMILY = "gather and scatter"
+
+RULES = (
+    Rule(("GatherElements",), "x -> picked x", gather_elements, _FAMILY, "gathered"),
+    Rule(("GatherND",), "x -> picked x", gather_nd, _FAMILY, "gathered"),
+    Rule(
+        ("ScatterElements", "Scatter"), "x, y -> x, y where written", scatter_elements, _FAMILY, "scattered"
+    ),
+    Rule(("ScatterND",), "x, y -> x, y where written", scatter_nd, _FAMILY, "scattered"),
+    Rule(("TensorScatter",), "x, x -> x", tensor_scatter, _FAMILY, "written into a cache"),
+    Rule(("Compress",), "x -> picked x", compress, _FAMILY, "chosen by a mask"),
+    Rule(("ReverseSequence",), "x (equal along time) -> x", reverse_sequence, _FAMILY, "reversed"),
+)

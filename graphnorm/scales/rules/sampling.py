@@ -1,0 +1,112 @@
+"""Interpolation, sampling, unfolding back and spectra: linear maps that mix entries along some axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphnorm.ir import Node
+from graphnorm.scales import labels as lb
+from graphnorm.scales.labels import FREE, Labels
+from graphnorm.scales.registry import Rule
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+
+def resize(ctx: Propagation, node: Node) -> None:
+    """Interpolation is linear; axes whose size stays are untouched."""
+    cropped = node.text("coordinate_transformation_mode").endswith("tf_crop_and_resize")
+    if cropped and float(node.attributes.get("extrapolation_value", 0.0)) != 0.0:
+        ctx.pin_node(node, "extrapolated with a non-zero value")
+        return
+    labels = ctx.labels(node.inputs[0])
+    before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
+    # An axis of equal size may still be resampled (a scale of 1.1 on 5 entries): trust only the leading two.
+    scales = ctx.static(node, "scales", 1 if node.op == "Upsample" else 2)
+    moved = [
+        axis
+        for axis in range(labels.ndim)
+        if axis >= 2
+        or before[axis] != after[axis]
+        or cropped
+        or (scales is not None and scales.size == labels.ndim and scales[axis] != 1)
+    ]
+    ctx.set(node.outputs[0], ctx.uniform(labels, moved))
+
+
+def grid_sample(ctx: Propagation, node: Node) -> None:
+    ctx.pin_value(node.inputs[1], "sampling positions")
+    labels = ctx.labels(node.inputs[0])
+    ctx.set(node.outputs[0], ctx.uniform(labels, range(2, labels.ndim)))
+
+
+def regions(ctx: Propagation, node: Node) -> None:
+    """Pooled regions: the sample is chosen at run time, channels stay."""
+    for name in node.inputs[1:]:
+        ctx.pin_value(name, "regions of interest")
+    labels = ctx.labels(node.inputs[0])
+    ctx.set(node.outputs[0], ctx.uniform(labels, [axis for axis in range(labels.ndim) if axis != 1]))
+
+
+def unpool(ctx: Propagation, node: Node) -> None:
+    """Entries go back to where they were the largest, among zeros."""
+    labels = ctx.labels(node.inputs[0])
+    ctx.set(node.outputs[0], ctx.uniform(labels, range(2, labels.ndim)))
+
+
+def fold(ctx: Propagation, node: Node) -> None:
+    """Columns (batch, channels * block, positions) are summed into an image."""
+    labels = ctx.labels(node.inputs[0])
+    batch, rows, positions = ctx.shape(node.inputs[0])
+    shape = ctx.shape(node.outputs[0])
+    split = lb.reshape(labels, (batch, rows, positions), (batch, shape[1], rows // shape[1], positions))
+    summed = ctx.uniform(split, [2, 3])
+    ctx.set(node.outputs[0], summed.reshape(*summed.shape[:2], *(1,) * (len(shape) - 2)))
+
+
+def spectrum(ctx: Propagation, node: Node) -> None:
+    """DFT and STFT are linear; everything but the leading axes is mixed."""
+    labels = ctx.labels(node.inputs[0])
+    for name in node.inputs[1:]:
+        if ctx.is_data(name) or ctx.is_weight(name):
+            ctx.pin_value(name, "window")
+    rank = labels.ndim
+    if node.op == "STFT":
+        mixed = list(range(1, rank))
+    else:
+        axis = ctx.static(node, "axis", 2)
+        known = axis is not None and not ctx.is_dynamic_argument(node, 2)
+        mixed = [int(np.ravel(axis)[0]) % rank, rank - 1] if known else list(range(rank))  # type: ignore[arg-type]
+    ctx.set(node.outputs[0], ctx.uniform(labels, mixed))
+
+
+def center_crop_pad(ctx: Propagation, node: Node) -> None:
+    """Cut or pad with zeros around the middle."""
+    labels = ctx.labels(node.inputs[0])
+    before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
+    if ctx.is_dynamic_argument(node, 1):
+        axes = [axis for axis, dynamic in enumerate(before) if before[axis] != after[axis]]
+        ctx.set(node.outputs[0], ctx.uniform(labels, axes, "cropped to a size known only at run time"))
+        return
+    starts = [(n - m) // 2 if n > m else -((m - n) // 2) for n, m in zip(before, after, strict=True)]
+    ends = [n - m - start for n, m, start in zip(before, after, starts, strict=True)]
+    ctx.set(node.outputs[0], _cropped(labels, starts, ends))
+
+
+def _cropped(labels: Labels, starts: list[int], ends: list[int]) -> Labels:
+    return lb.pad(labels, [-n for n in starts], [-n for n in ends], FREE)
+
+
+_FAMILY = "interpolation and sampling"
+
+RULES = (
+    Rule(("Resize", "Upsample"), "x (equal along resized axes) -> x", resize, _FAMILY, "interpolated"),
+    Rule(("GridSample",), "n c .., 0 -> n c ..", grid_sample, _FAMILY, "interpolated"),
+    Rule(("MaxRoiPool", "RoiAlign"), "c .., 0 -> c ..", regions, _FAMILY, "pooled regions"),
+    Rule(("MaxUnpool",), "n c .. -> n c ..", unpool, _FAMILY, "unpooled"),
+    Rule(("Col2Im",), "n c (block) .. -> n c ..", fold, _FAMILY, "summed into an image"),
+    Rule(("DFT", "STFT"), "x (equal along mixed axes) -> x", spectrum, _FAMILY, "spectrum"),
+    Rule(("CenterCropPad",), "x -> x | free (zeros)", center_crop_pad, _FAMILY, "cropped"),
+)
