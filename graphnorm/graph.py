@@ -17,7 +17,7 @@ import numpy.typing as npt
 from graphnorm import ir
 from graphnorm.scales.constraints import Constraints, Rows
 from graphnorm.scales.demands import Demand, reconcile
-from graphnorm.scales.elimination import Solution, eliminate
+from graphnorm.scales.elimination import Solution, eliminate, rank_free
 from graphnorm.scales.labels import Labels
 from graphnorm.scales.propagate import Scales, propagate
 from graphnorm.scales.registry import Registry
@@ -161,8 +161,8 @@ def build(network: ir.Graph, registry: Registry | None = None) -> RescalingGraph
     constraints = scales.constraints
     demands = reconcile(network, scales.demands, constraints)
     solution = eliminate(constraints.count, constraints.rows)
-    still = eliminate(constraints.count, [*constraints.rows, *_unchanged(demands, constraints)])
-    return RescalingGraph(network, scales, demands, solution, solution.count - still.count)
+    still = rank_free(constraints.count, [*constraints.rows, *_unchanged(demands, constraints)])
+    return RescalingGraph(network, scales, demands, solution, solution.count - still)
 
 
 def _unchanged(demands: Sequence[Demand], constraints: Constraints) -> list[Rows]:

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from graphnorm.errors import ExportError, InputError, ModelFileError
 from graphnorm.frontends.torch_graph import GraphBuilder
+from graphnorm.frontends.torch_inplace import hidden_views, is_functional_enough
 from graphnorm.ir import Graph
 
 FORCE_SAFE_LOAD = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -46,7 +47,9 @@ def read_torch(
         ModelFileError: the file is missing, damaged or unsafe.
         ExportError: ``torch.export`` cannot trace the module.
     """
-    program = export_program(model, example_inputs, kwargs)
+    program = _program(model, example_inputs, kwargs)
+    if not is_functional_enough(program):
+        program = _decomposed(program)
     name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__
     if isinstance(model, nn.Module):
         name = str(model._get_name())  # type: ignore[no-untyped-call]  # an fx.GraphModule has a class of its own, but the name of its origin
@@ -65,12 +68,30 @@ def export_program(
         ModelFileError: the file is missing, damaged or unsafe.
         ExportError: ``torch.export`` cannot trace the module.
     """
+    return _decomposed(_program(model, example_inputs, kwargs))
+
+
+def _program(
+    model: nn.Module | ExportedProgram | str | os.PathLike[str],
+    example_inputs: tuple[Any, ...] | Tensor | None,
+    kwargs: Mapping[str, Any] | None,
+) -> ExportedProgram:
     if isinstance(model, (str, os.PathLike)):
-        model = load_program(Path(model))
-    elif not isinstance(model, ExportedProgram):
-        model = _trace(model, example_inputs, kwargs)
-    with _border(f"{type(model).__name__} cannot be decomposed"):
-        decomposed: ExportedProgram = model.run_decompositions({})
+        return load_program(Path(model))
+    return model if isinstance(model, ExportedProgram) else _trace(model, example_inputs, kwargs)
+
+
+def _decomposed(program: ExportedProgram) -> ExportedProgram:
+    with _border("the exported program cannot be decomposed"):
+        known = torch.export.default_decompositions()
+        suspects = hidden_views(program)
+        table = {op: known[op] for op in suspects if op in known}
+        if left := sorted(str(op) for op in suspects if op not in known):
+            raise NotImplementedError(
+                f"a tensor is written in place that {', '.join(left)} may share: use the operator that "
+                "returns a new tensor"
+            )
+        decomposed: ExportedProgram = program.run_decompositions(table)
         return decomposed
 
 

@@ -23,6 +23,7 @@ from torch.export.graph_signature import (
 from graphnorm.frontends.aten import ignored_arguments, lower, tensors_in, unknown
 from graphnorm.frontends.aten_call import Call
 from graphnorm.frontends.aten_create import UNWRITTEN
+from graphnorm.frontends.torch_inplace import Storages, functional, is_in_place
 from graphnorm.frontends.torch_nodes import (
     Symbol,
     hides_tensor,
@@ -156,10 +157,10 @@ class GraphBuilder:
         return found
 
     def _walk(self, module: fx.GraphModule, roots: Sequence[fx.Node]) -> None:
-        alive = set(roots)
+        alive, storages = set(roots), Storages(module.graph)
         for node in reversed(module.graph.nodes):
-            if node in alive:
-                alive.update(node.all_input_nodes)
+            if node in alive or (is_in_place(node) and not alive.isdisjoint(storages.names(node))):
+                alive.update((node, *node.all_input_nodes))
         for node in module.graph.nodes:
             if node not in alive or node in self.env:
                 continue
@@ -167,6 +168,9 @@ class GraphBuilder:
                 self.env[node] = self._attribute(module, str(node.target))
             elif node.op == "call_function":
                 self.env[node] = self._call(node, alive)
+                if is_in_place(node):  # whoever reads the tensor from here on sees what was written
+                    names = storages.names(node)
+                    self.env.update((name, self.env[node]) for name in names if name in self.env)
 
     def _attribute(self, module: fx.GraphModule, target: str) -> Any:
         found: Any = module
@@ -184,7 +188,7 @@ class GraphBuilder:
         return argument
 
     def _call(self, node: fx.Node, alive: set[fx.Node]) -> Any:
-        target = node.target
+        target = functional(node.target)
         if target is operator.getitem:
             source = self._resolve(node.args[0])
             index = node.args[1]
@@ -296,11 +300,12 @@ class GraphBuilder:
         used = [not several or i in users for i in range(len(outputs))]
         name = outputs[0].name if not several and outputs[0] else self.unique(node.name)
         call = Call(node, name, outputs, used, self.unique, scope_of(node), source_of(node))
-        trusted = not _is_symbolic(node) or str(node.target).startswith(SIZE_OPERATORS)
-        if isinstance(node.target, OpOverload) and trusted and not hides_tensor(node.target, arguments):
-            lower(call, str(node.target).removeprefix("aten."), arguments, operator_name(node.target))
+        target = functional(node.target)
+        trusted = not _is_symbolic(node) or str(target).startswith(SIZE_OPERATORS)
+        if isinstance(target, OpOverload) and trusted and not hides_tensor(target, arguments):
+            lower(call, str(target).removeprefix("aten."), arguments, operator_name(target))
         else:
-            unknown(call, operator_name(node.target), arguments)
+            unknown(call, operator_name(target), arguments)
         self._commit(call)
         return tuple(outputs) if several else outputs[0]
 

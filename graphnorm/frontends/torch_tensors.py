@@ -155,7 +155,8 @@ def classify(
 
 def _is_finite(name: str, tensor: Tensor) -> bool:
     with torch.no_grad():
-        if torch.isfinite(tensor.sum(dtype=torch.float64)):
+        wide = tensor.dtype if tensor.dtype.itemsize >= 4 else torch.float32
+        if torch.isfinite(tensor.sum(dtype=wide)):
             return True  # one pass over the data in the usual case
         if torch.isnan(tensor).any():
             raise InputError(f"weight {name!r} holds NaN: no rescaling of it is the same function")

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from graphnorm.scales.constraints import Rows
 
 Integers = npt.NDArray[np.int64]
+_PEEL_ROUNDS = 64  # more would be a chain of products; Gauss elimination takes what is left
 _Table = tuple[npt.NDArray[np.float64], Integers]  # coefficients and labels, (rows, terms) each
 
 
@@ -41,6 +42,19 @@ class Solution:
 
 def eliminate(count: int, rows: Sequence[Rows]) -> Solution:
     """Solve the homogeneous equations `rows` over `count` labels, label 0 being the constant 0."""
+    representative, tables, peeled = _reduced(count, rows)
+    return _assemble(representative, _gauss(tables), peeled)
+
+
+def rank_free(count: int, rows: Sequence[Rows]) -> int:
+    """The number of independent variables that `eliminate` would find."""
+    representative, tables, peeled = _reduced(count, rows)
+    solved = len(_gauss(tables)) + sum(len(labels) for _, labels in peeled)
+    return len(np.unique(representative)) - 1 - solved
+
+
+def _reduced(count: int, rows: Sequence[Rows]) -> tuple[Integers, list[_Table], list[_Table]]:
+    """Merge what is equal, then peel: representatives, equations left, and equations solved for a label."""
     representative = np.arange(count, dtype=np.int64)
     tables = [
         (np.broadcast_to(np.array(batch.coefficients), batch.labels.shape), batch.labels) for batch in rows
@@ -50,8 +64,8 @@ def eliminate(count: int, rows: Sequence[Rows]) -> Solution:
         if not len(merges):
             break
         representative = _merge(representative, merges)
-    substitution = _gauss(tables)
-    return _assemble(representative, substitution)
+    tables, peeled = _peel(count, tables)
+    return representative, tables, peeled
 
 
 def _merge(representative: Integers, merges: Integers) -> Integers:
@@ -107,6 +121,41 @@ def _combine(
     return coefficients, labels
 
 
+def _peel(count: int, tables: Sequence[_Table]) -> tuple[list[_Table], list[_Table]]:
+    """Solve equations for labels that occur in no other equation, as long as there are some.
+
+    In the solved ones the label that was solved for comes first, with coefficient 1; each batch may
+    mention labels that later batches solve for.
+    """
+    remaining = list(tables)
+    peeled: list[_Table] = []
+    for _ in range(_PEEL_ROUNDS):
+        mentions = np.zeros(count, dtype=np.int64)
+        for coefficients, labels in remaining:
+            mentions += np.bincount(labels[coefficients != 0], minlength=count)
+        kept: list[_Table] = []
+        before = len(peeled)
+        for coefficients, labels in remaining:
+            alone = (coefficients != 0) & (mentions[labels] == 1)
+            hit = alone.any(axis=1)
+            if hit.any():
+                peeled.append(_solved(coefficients[hit], labels[hit], alone[hit].argmax(axis=1)))
+            if not hit.all():
+                kept.append((coefficients[~hit], labels[~hit]))
+        remaining = kept
+        if len(peeled) == before:
+            break
+    return remaining, peeled
+
+
+def _solved(coefficients: npt.NDArray[np.float64], labels: Integers, column: Integers) -> _Table:
+    """Equations with the chosen column in front, divided by its coefficient."""
+    order = np.argsort(np.arange(labels.shape[1])[None] != column[:, None], axis=1, kind="stable")
+    labels = np.take_along_axis(labels, order, axis=1)
+    coefficients = np.take_along_axis(coefficients, order, axis=1)
+    return coefficients / coefficients[:, :1], labels
+
+
 def _gauss(tables: Sequence[_Table]) -> dict[int, dict[int, Fraction]]:
     """Sparse Gauss elimination; returns pivot label -> its combination of non-pivot labels."""
     pivots: dict[int, dict[int, Fraction]] = {}
@@ -147,10 +196,17 @@ def _add(row: dict[int, Fraction], label: int, c: Fraction) -> None:
         row.pop(label, None)
 
 
-def _assemble(representative: Integers, substitution: dict[int, dict[int, Fraction]]) -> Solution:
+def _assemble(
+    representative: Integers, substitution: dict[int, dict[int, Fraction]], peeled: Sequence[_Table]
+) -> Solution:
+    count = len(representative)
+    solved = np.zeros(count, dtype=np.bool_)
+    solved[[0, *substitution]] = True
+    for _, labels in peeled:
+        solved[labels[:, 0]] = True
     roots = np.unique(representative)
-    free = np.array([r for r in roots.tolist() if r != 0 and r not in substitution], dtype=np.int64)
-    position = np.full(len(representative), -1, dtype=np.int64)
+    free = roots[~solved[roots]]
+    position = np.full(count, -1, dtype=np.int64)
     position[free] = np.arange(len(free))
     rows = [free]
     columns = [np.arange(len(free))]
@@ -159,8 +215,18 @@ def _assemble(representative: Integers, substitution: dict[int, dict[int, Fracti
         rows.append(np.full(len(combination), label, dtype=np.int64))
         columns.append(position[np.array(list(combination), dtype=np.int64)])
         data.append(np.array([float(c) for c in combination.values()]))
-    of_roots = sp.csr_array(
-        (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns))),
-        shape=(len(representative), len(free)),
-    )
-    return Solution(basis=of_roots[representative], variables=free)
+    shape = (count, len(free))
+    entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+    of_roots = sp.csr_array(entries, shape=shape)
+    for coefficients, labels in reversed(peeled):
+        of_roots = sp.csr_array(of_roots + _substitute(coefficients, labels, count) @ of_roots)
+    of_roots.sum_duplicates()
+    of_roots.eliminate_zeros()
+    return Solution(basis=sp.csr_array(of_roots[representative]), variables=free)
+
+
+def _substitute(coefficients: npt.NDArray[np.float64], labels: Integers, count: int) -> sp.csr_array:
+    """Row of a solved label: minus the other terms of its equation."""
+    target = np.broadcast_to(labels[:, :1], labels[:, 1:].shape)
+    entries = (-coefficients[:, 1:].ravel(), (target.ravel(), labels[:, 1:].ravel()))
+    return sp.csr_array(entries, shape=(count, count))
