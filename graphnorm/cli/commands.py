@@ -72,6 +72,13 @@ def canonicalize(
     inputs: InputOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
+    rewrite_clips: Annotated[
+        bool,
+        typer.Option(
+            "--rewrite-clips",
+            help="First make weights of the bounds of ReLU6, Hardtanh and Clip, one per channel (exact).",
+        ),
+    ] = False,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Write without proof and runs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
     json_path: JsonOption = None,
@@ -80,7 +87,7 @@ def canonicalize(
 ) -> None:
     """Rescale a model to the unique minimum of its weights' norm, keeping its function."""
     from graphnorm.cli import display
-    from graphnorm.cli.files import check_json, check_output, write_json
+    from graphnorm.cli.files import check_carries_graph, check_json, check_output, write_json
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
 
@@ -88,6 +95,8 @@ def canonicalize(
     used = [path for path in (spec.path, weights) if path is not None]
     check_output(output, spec.kind, used, force)
     check_json(json_path, [*used, output])
+    if rewrite_clips:
+        check_carries_graph(output)
     with display.progress("loading") as tell:
         opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
         from graphnorm.canonical import canonicalize as run
@@ -99,6 +108,7 @@ def canonicalize(
             c=c,
             mode=mode.value,
             tol=tol,
+            rewrite_clips=rewrite_clips,
             verify=not no_verify,
             device=device,
             progress=tell,
@@ -106,7 +116,10 @@ def canonicalize(
         tell("writing")
         result.source.save(result.model, output, force)
     write_json({**result.report.to_dict(), "weights": opened.weights, "output": str(output)}, json_path)
-    display.console(json_path).print(display.report_table(result.report, model, str(output), opened.weights))
+    out = display.console(json_path)
+    out.print(display.report_table(result.report, model, str(output), opened.weights))
+    if result.report.clips is not None:
+        out.print(display.clips_table(result.report.clips))
 
 
 @app.command()
@@ -119,13 +132,15 @@ def inspect(
     inputs: InputOption = None,
     weights: WeightsOption = None,
     json_path: JsonOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show every layer.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show every layer on a line of its own.")] = False,
     train: TrainOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Show what of a model may be rescaled, and what pins the rest."""
     from graphnorm.cli import display
+    from graphnorm.cli.explanation import explanation_lines
     from graphnorm.cli.files import check_json, write_json
+    from graphnorm.cli.inspection import layer_table
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
 
@@ -134,24 +149,25 @@ def inspect(
     with display.progress("loading") as tell:
         opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
         tell("tracing")
-        from graphnorm.explain import explain, summarise
+        from graphnorm.explain import Describer, explain, summarise
         from graphnorm.tracing import trace
 
         graph = trace(opened.model, **opened.arguments)
         tell("explaining")
-        summary = summarise(graph)
-        explained = explain(graph, why, summary) if why is not None else []
+        describer = Describer(graph)
+        summary = summarise(graph, describer)
+        explained = explain(graph, why, describer) if why is not None else []
     found = {**summary.to_dict(), "weights": opened.weights}
     if why is not None:
         found["why"] = [item.to_dict() for item in explained]
     write_json(found, json_path)
     out = display.console(json_path)
     if why is None:
-        out.print(display.graph_table(graph, model, summary.degenerate, opened.weights))
-        out.print(display.layer_table(summary.layers, everything))
+        out.print(display.graph_table(summary, model, opened.weights))
+        out.print(layer_table(summary.layers, everything, out.width))
     for item in explained:
-        for line in display.explanation_lines(item):
-            out.print(line)
+        for line in explanation_lines(item):
+            out.print(line, soft_wrap=True)
 
 
 @app.command()

@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from graphnorm.cli.inspection import status_counts
+
 if TYPE_CHECKING:
-    from graphnorm.explain import Explanation, Layer
-    from graphnorm.graph import Cause, RescalingGraph
+    from graphnorm.explain import Summary
+    from graphnorm.graph import Cause
     from graphnorm.report import CheckReport, Report, Verification
 
 _PIPED_WIDTH = 140
 _MOST = 6  # items of a list that are shown
-_ROWS = 40  # layers that a table shows without --all
 
 
 def console(json_target: str | None) -> Console:
@@ -73,6 +74,15 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
     return table
 
 
+def clips_table(clips: Mapping[str, Sequence[str]]) -> Table:
+    """Which clips were rewritten, and why the others were not."""
+    table = _pairs("clips")
+    table.add_row("rewritten", f"{len(clips['rewritten'])}: {escape(_few(clips['rewritten'], 12))}")
+    for line in clips["left"]:
+        table.add_row("left", escape(line))
+    return table
+
+
 def check_table(report: CheckReport, first: str, second: str) -> Table:
     """The outcome of an equivalence check."""
     table = _pairs(f"{first}  against  {second}")
@@ -83,8 +93,9 @@ def check_table(report: CheckReport, first: str, second: str) -> Table:
     return table
 
 
-def graph_table(graph: RescalingGraph, title: str, degenerate: Mapping[str, int], weights: str) -> Table:
+def graph_table(summary: Summary, title: str, weights: str) -> Table:
     """The rescaling graph in a few lines."""
+    graph = summary.graph
     table = _pairs(title)
     if weights:
         table.add_row("weights", escape(weights))
@@ -93,44 +104,9 @@ def graph_table(graph: RescalingGraph, title: str, degenerate: Mapping[str, int]
     )
     moved = len({demand.weight for demand in graph.movable()})
     table.add_row("weights that move", f"{moved} of {len(graph.network.weights)}")
-    _graph_rows(table, graph.pins, degenerate, graph.scales.unknown)
+    table.add_row("layers", status_counts(summary.layers))
+    _graph_rows(table, graph.pins, summary.degenerate, graph.scales.unknown)
     return table
-
-
-def layer_table(layers: Sequence[Layer], full: bool) -> Table:
-    """One line per weight layer."""
-    table = Table(title="weight layers", title_justify="left")
-    for heading in ("layer", "operator", "output", "input", "output tied to"):
-        table.add_column(heading, overflow="fold")
-    shown = layers if full else layers[:_ROWS]
-    for layer in shown:
-        table.add_row(
-            escape(layer.name),
-            layer.op,
-            str(layer.output),
-            str(layer.input),
-            escape(_few(layer.output.tied, 3)),
-        )
-    if len(shown) < len(layers):
-        table.caption = f"… and {len(layers) - len(shown)} more (--all shows them)"
-    return table
-
-
-def explanation_lines(explanation: Explanation) -> list[str]:
-    """Why a layer can or can't move."""
-    layer = explanation.layer
-    lines = [f"[bold]{escape(layer.name)}[/bold] ({layer.op} {escape(layer.node)}): {layer.status}"]
-    for name, side, chain in (
-        ("output", layer.output, explanation.output),
-        ("input", layer.input, explanation.input),
-    ):
-        lines.append(f"  {name} channels: {side}")
-        if side.tied:
-            lines.append(f"    tied to {escape(_few(side.tied, 12))}")
-        for number, cause in enumerate(chain, start=1):
-            where = f"  [dim]{escape(cause.source)}[/dim]" if cause.source else ""
-            lines.append(f"    {number}. {escape(str(cause))}{where}")
-    return lines
 
 
 def _change(before: float, after: float) -> str:

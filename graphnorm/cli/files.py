@@ -33,6 +33,16 @@ def check_output(path: Path, kind: str, inputs: Sequence[Path], force: bool) -> 
         raise InputError(f"--output {path}: exists already; give --force to overwrite it")
 
 
+def check_carries_graph(path: Path) -> None:
+    """Refuse a destination for weights alone: read into the original module, they would be another function.
+
+    Raises:
+        InputError: a ``.safetensors`` file.
+    """
+    if path.suffix == ".safetensors":
+        raise InputError(f"--output {path}: weights alone don't hold rewritten clips; write a .pt2 file")
+
+
 def check_json(target: str | None, others: Sequence[Path] = ()) -> None:
     """Refuse a ``--json`` destination that could not be written in the end.
 
