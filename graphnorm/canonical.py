@@ -21,7 +21,8 @@ from graphnorm.solver.problem import Problem, objective
 from graphnorm.sources import Source, open_model
 from graphnorm.verification.certificate import check_certificate
 from graphnorm.verification.layers import first_difference, inexact_variables
-from graphnorm.verification.measure import battery, measure
+from graphnorm.verification.measure import Runner, battery, measure
+from graphnorm.verification.rewriting import first_departure
 
 MODES = ("optimal", "exact")
 Progress = Callable[[str], None]
@@ -36,7 +37,8 @@ class Result:
         model: the re-parameterised model, of the kind that was given.
         coefficients: weight name -> factors (multiplied), broadcastable to the weight.
         report: what was done, and the proof.
-        source: the original with its front end (to save the model in its format).
+        source: the original with its front end (to save the model in its format); with rewritten clips if
+            there are any.
         graph: the rescaling graph.
     """
 
@@ -60,6 +62,7 @@ def canonicalize(
     max_cycles: int = 1000,
     verify: bool = True,
     inplace: bool = False,
+    rewrite_clips: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Result:
@@ -77,6 +80,9 @@ def canonicalize(
         max_cycles: limit on solver cycles.
         verify: check the certificate and run both models.
         inplace: change a torch model itself.
+        rewrite_clips: first make weights of the bounds of ReLU6, Hardtanh and Clip, one per channel, where
+            their channels can be rescaled then; an ``nn.Module`` with functional or shared clips comes back
+            as an ``fx.GraphModule``.
         device: where to measure: ``auto``, ``cpu``, ``cuda``.
         progress: called with the name of each stage.
 
@@ -88,9 +94,15 @@ def canonicalize(
     tell = progress or (lambda stage: None)
     clock = _Clock()
     tell("tracing")
-    source = open_model(model, example_inputs, kwargs, input_shapes)
+    source = original = open_model(model, example_inputs, kwargs, input_shapes)
+    if inplace and rewrite_clips:
+        raise InputError("rewrite_clips=True gives a new model, result.model; leave out inplace=True")
     if inplace and not hasattr(source, "call"):
         raise InputError("inplace=True is for torch models; an ONNX model comes back as result.model")
+    rewriting = None
+    if rewrite_clips:
+        tell("rewriting clips")
+        source, rewriting = original.rewrite_clips()
     graph = build(source.network)
     clock.lap("trace")
     problem = build_problem(graph, p, c)
@@ -99,7 +111,9 @@ def canonicalize(
         tell("solving")
         solution, rescaled, z = _solve(graph, problem, mode == "exact", tol, max_cycles, frozen)
         clock.lap("solve")
-        emitted, verification = _applied(source, graph, rescaled, z, mode, verify, device, tell, clock)
+        emitted, verification = _applied(
+            original, source, graph, rescaled, z, mode, verify, device, tell, clock
+        )
         measured = verification.measurement
         if mode != "exact" or measured is None or measured.bit_identical:
             break
@@ -129,6 +143,7 @@ def canonicalize(
         energy=energy,
         verification=verification,
         seconds=clock.laps,
+        clips=None if rewriting is None else {"rewritten": rewriting.rewritten, "left": rewriting.left},
     )
     return Result(emitted, rescaled.coefficients, report, source, graph)
 
@@ -145,6 +160,7 @@ def _check_options(p: float, c: float, mode: str, tol: float) -> None:
 
 
 def _applied(
+    original: Source,
     source: Source,
     graph: RescalingGraph,
     rescaled: Rescaled,
@@ -159,14 +175,14 @@ def _applied(
     verification = Verification("not verified")
     if verify:
         tell("checking the certificate")
-        verification = _prove(graph, rescaled, z, mode == "exact")
+        verification = _prove(original, graph, rescaled, z, mode == "exact")
         clock.lap("verify")
     tell("applying")
     emitted = source.emit(rescaled.weights)
     clock.lap("apply")
     if verify:
         tell("measuring")
-        verification = _measured(source, emitted, verification, device)
+        verification = _measured(original, source.runner(emitted, device), verification, device)
         if verification.verdict == "differs":
             raise NotEquivalentError(_failure(source, emitted, graph, graph.log_scales(z), verification))
         clock.lap("verify")
@@ -210,17 +226,23 @@ def _solve(
     return solution, replace(rescaled, lost=np.flatnonzero(frozen)), z
 
 
-def _prove(graph: RescalingGraph, rescaled: Rescaled, z: Floats, exact: bool) -> Verification:
+def _prove(
+    original: Source, graph: RescalingGraph, rescaled: Rescaled, z: Floats, exact: bool
+) -> Verification:
     x = graph.log_scales(z)
     if exact:
         x = np.rint(x / LOG2) * LOG2
     certificate = check_certificate(graph, {**graph.network.weights, **rescaled.weights}, x, exact)
+    if graph.network is not original.network:
+        departure = first_departure(original.network, graph.network)
+        if departure:
+            certificate = replace(certificate, valid=False, failure=f"rewriting clips changed {departure}")
     return Verification("proved" if certificate.valid else "differs", certificate)
 
 
-def _measured(source: Source, emitted: Any, verification: Verification, device: str) -> Verification:
-    inputs = battery(source.network, source.example)
-    measurement = measure(source.runner(source.model, device), source.runner(emitted, device), inputs)
+def _measured(original: Source, emitted: Runner, verification: Verification, device: str) -> Verification:
+    inputs = battery(original.network, original.example)
+    measurement = measure(original.runner(original.model, device), emitted, inputs)
     verdict = verification.verdict if measurement.agrees else "differs"
     return Verification(verdict, verification.certificate, measurement)
 

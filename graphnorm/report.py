@@ -60,6 +60,7 @@ class Report:
         energy: layer -> (before, after), sum |w|^p of each multiplicative weight.
         verification: verdict and evidence.
         seconds: time of each stage.
+        clips: with ``rewrite_clips``: names of the clips ``rewritten``, and of those ``left`` with reasons.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Report:
     energy: Mapping[str, tuple[float, float]]
     verification: Verification
     seconds: Mapping[str, float] = field(default_factory=dict)
+    clips: Mapping[str, tuple[str, ...]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form (keys as documented in the README)."""
@@ -88,6 +90,7 @@ class Report:
             "energy": {name: {"before": b, "after": a} for name, (b, a) in self.energy.items()},
             "verification": self.verification.to_dict(),
             "seconds": dict(self.seconds),
+            "clips": None if self.clips is None else {key: list(names) for key, names in self.clips.items()},
         }
 
 

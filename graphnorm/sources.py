@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from graphnorm import ir
 from graphnorm.errors import InputError, ModelFileError
 
 if TYPE_CHECKING:
+    from graphnorm.clips import Rewriting
     from graphnorm.verification.measure import Runner
 
 
@@ -50,6 +51,10 @@ class Source(ABC):
     @abstractmethod
     def save(self, model: Any, path: Path, force: bool) -> None:
         """Write an emitted model."""
+
+    @abstractmethod
+    def rewrite_clips(self) -> tuple[Source, Rewriting]:
+        """The same model with per-channel bounds in its clips, and which; itself if none gains from it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,15 @@ class TorchSource(Source):
             model = torch.export.export(model, self.call[0], self.call[1], strict=False)
         save_torch(model, path, force=force)
 
+    def rewrite_clips(self) -> tuple[Source, Rewriting]:
+        from graphnorm.frontends.torch_export import read_torch
+        from graphnorm.passes.fx_clip import rewrite_clips
+
+        found = rewrite_clips(self.model, *self.call)
+        if found.model is self.model:
+            return self, found
+        return replace(self, model=found.model, network=read_torch(found.model, *self.call)), found
+
 
 @dataclass(frozen=True)
 class OnnxSource(Source):
@@ -111,6 +125,17 @@ class OnnxSource(Source):
         from graphnorm.emission.onnx_file import save_onnx
 
         save_onnx(model, path, like=self.model, force=force)
+
+    def rewrite_clips(self) -> tuple[Source, Rewriting]:
+        from graphnorm.frontends.onnx_file import read_onnx
+        from graphnorm.passes.onnx_clip import rewrite_clips
+
+        values = self.network.values
+        sizes = {name: shape for name in self.network.inputs if (shape := values[name].shape) is not None}
+        found = rewrite_clips(self.model, sizes)
+        if found.model is self.model:
+            return self, found
+        return replace(self, model=found.model, network=read_onnx(found.model, sizes)), found
 
 
 def open_model(

@@ -1,9 +1,10 @@
 """Passes over ``torch.fx.GraphModule``, for ``torch.fx.passes.infra.pass_manager.PassManager``.
 
 A pass is a dataclass whose fields are its options; a call returns ``PassResult(graph_module, modified)``.
-Both passes are idempotent: a second run reports ``modified=False``.
+All are idempotent: a second run reports ``modified=False``.
 
-    PassManager([FoldBatchNormPass(), CanonicalizePass(example_inputs=(images,))])(graph_module)
+    example = (images,)
+    PassManager([FoldBatchNormPass(), RewriteClipsPass(example), CanonicalizePass(example)])(graph_module)
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import graphnorm
 from graphnorm.passes.fx_calls import require_graph_module
+from graphnorm.passes.fx_clip import RewriteClipsPass
+from graphnorm.passes.fx_clip_calls import ChannelClip
 from graphnorm.passes.fx_fold import FoldBatchNormPass
 
-__all__ = ["CanonicalizePass", "FoldBatchNormPass"]
+__all__ = ["CanonicalizePass", "ChannelClip", "FoldBatchNormPass", "RewriteClipsPass"]
 
 MODIFIED_TOLERANCE = 1e-6  # a coefficient this close to 1 counts as 1
 

@@ -1,10 +1,11 @@
 """Passes over ``onnx_ir.Model``, to be composed with ``onnx_ir.passes.Sequential`` and ``PassManager``.
 
 A pass is a dataclass whose fields are its options; a call returns ``PassResult(model, modified)``.
-`FoldBatchNormPass` works in place, `CanonicalizePass` is functional: it returns a new model that shares
-unchanged tensors with the given one.  Both are idempotent: a second run reports ``modified=False``.
+`FoldBatchNormPass` works in place; `RewriteClipsPass` and `CanonicalizePass` are functional: they return a
+new model that shares unchanged tensors with the given one.  All are idempotent: a second run reports
+``modified=False``.
 
-    Sequential(FoldBatchNormPass(), CanonicalizePass())(onnx_ir.load("model.onnx"))
+    Sequential(FoldBatchNormPass(), RewriteClipsPass(), CanonicalizePass())(onnx_ir.load("model.onnx"))
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import onnx_ir
 from onnx_ir.passes import FunctionalPass, PassResult
 
 import graphnorm
+from graphnorm.passes.onnx_clip import RewriteClipsPass
 from graphnorm.passes.onnx_constants import require_model
 from graphnorm.passes.onnx_fold import FoldBatchNormPass
 
-__all__ = ["CanonicalizePass", "FoldBatchNormPass"]
+__all__ = ["CanonicalizePass", "FoldBatchNormPass", "RewriteClipsPass"]
 
 MODIFIED_TOLERANCE = 1e-6  # a coefficient this close to 1 counts as 1
 

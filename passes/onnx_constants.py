@@ -57,7 +57,7 @@ class Constants:
             name: For a new initializer; made unique.
         """
         if old is None or not old.is_initializer() or old.is_graph_output() or len(old.uses()) > 1:
-            value = onnx_ir.Value(name=self._unused(name))
+            value = onnx_ir.Value(name=self.unused(name))
         else:
             value = old
         tensor = onnx_ir.Tensor(np.ascontiguousarray(array), name=value.name)
@@ -69,7 +69,8 @@ class Constants:
             self.model.graph.register_initializer(value)
         return value
 
-    def _unused(self, name: str) -> str:
+    def unused(self, name: str) -> str:
+        """That name, or one like it that no value has."""
         found = next(new for i in count() if (new := f"{name}_{i}" if i else name) not in self.names)
         self.names.add(found)
         return found

@@ -110,13 +110,13 @@ def _fold(constants: Constants, norm: onnx_ir.Node) -> str | None:
     layer.resize_inputs(3)
     layer.replace_input_with(1, constants.store(new_weight, old_weight, f"{name}_folded"))
     layer.replace_input_with(2, constants.store(new_bias, old_bias, f"{name}_folded_bias"))
-    _take_over(layer.outputs[0], norm)
+    take_over(layer.outputs[0], norm)
     for value in (old_weight, old_bias, *parameters):
         constants.drop_if_unused(value)
     return None
 
 
-def _take_over(source: onnx_ir.Value, norm: onnx_ir.Node) -> None:
+def take_over(source: onnx_ir.Value, norm: onnx_ir.Node) -> None:
     """Let ``source`` stand for the output of ``norm``, under its name, and remove ``norm``."""
     output, graph = norm.outputs[0], norm.graph
     assert graph is not None

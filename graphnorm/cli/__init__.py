@@ -1,4 +1,4 @@
-"""The command line: ``graphnorm canonicalize | inspect | check | rules | demo``.
+"""The command line: ``graphnorm canonicalize | inspect | draw | check | rules | demo``.
 
 Exit codes: 0 done or equivalent, 1 not equivalent, 2 bad usage or input, 3 a defect of graphnorm.
 torch, onnx, matplotlib and rich are imported when a command needs them.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import warnings
 
-from graphnorm.cli import rules
+from graphnorm.cli import draw, rules
 from graphnorm.cli.commands import app
 
-_COMMANDS = (rules,)  # modules that register a command of their own
+_COMMANDS = (draw, rules)  # modules that register a command of their own
 
 
 def main() -> None:

@@ -28,9 +28,26 @@ def check_output(path: Path, kind: str, inputs: Sequence[Path], force: bool) -> 
         raise InputError(
             f"--output {path}: {kind} models are written to {' or '.join(_SUFFIXES[kind])} files"
         )
-    _check_place("--output", path, inputs)
+    _check_new("--output", path, inputs, force)
+
+
+def check_picture(path: Path, inputs: Sequence[Path], force: bool) -> None:
+    """Refuse a destination that no picture could be written to in the end.
+
+    Raises:
+        InputError: wrong suffix, a missing library, no folder, an input file, or an existing file without
+            `force`.
+    """
+    from graphnorm.pictures import check_format
+
+    check_format(path)
+    _check_new("--output", path, inputs, force)
+
+
+def _check_new(option: str, path: Path, inputs: Sequence[Path], force: bool) -> None:
+    _check_place(option, path, inputs)
     if path.exists() and not force:
-        raise InputError(f"--output {path}: exists already; give --force to overwrite it")
+        raise InputError(f"{option} {path}: exists already; give --force to overwrite it")
 
 
 def check_carries_graph(path: Path) -> None:

@@ -30,12 +30,14 @@ from graphnorm.frontends.torch_nodes import (
     listed,
     mutated_names,
     operator_name,
+    outputs_of,
     scope_of,
     source_of,
-    value_or_none,
+    users_of,
 )  # fmt: skip
+from graphnorm.frontends.torch_regions import JOINED, MARKED, Region
 from graphnorm.frontends.torch_tensors import StateTensors, classify, hint, to_numpy, value_of
-from graphnorm.ir import Array, Graph, Node, Value
+from graphnorm.ir import Array, Graph, Node, Value, shape_of
 
 FOLD_LIMIT = 1_000_000  # entries; a larger constant expression stays in the graph
 STATE_KINDS = (InputKind.PARAMETER, InputKind.BUFFER)
@@ -45,8 +47,7 @@ SIZE_OPERATORS = (
     "aten.view", "aten.reshape", "aten._unsafe_view", "aten.expand", "aten.unflatten", "aten.upsample",
     "aten._upsample", "aten.zeros", "aten.ones", "aten.new_zeros", "aten.new_ones", "aten.sym_size",
 )  # fmt: skip
-# Regions that only switch a mode: operator -> position of the body in its arguments.
-INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+ZEROS = ("zeros.", "new_zeros.", "zeros_like.")
 
 
 class GraphBuilder:
@@ -109,7 +110,8 @@ class GraphBuilder:
             for name, tensor in self.program.constants.items()
             if name not in tensors and isinstance(tensor, Tensor) and tensor.layout == torch.strided
         }
-        return classify(tensors, self.mutated, others)
+        # A buffer that no state_dict holds would be computed anew by whoever loads the weights.
+        return classify(tensors, self.mutated | set(signature.non_persistent_buffers), others)
 
     def _bind_input(self, node: fx.Node, spec: InputSpec) -> Any:
         if spec.kind in STATE_KINDS and spec.target is not None:
@@ -202,8 +204,13 @@ class GraphBuilder:
             folded = self._fold(node, target, arguments, _is_symbolic(node))
             if folded is not None:
                 return folded
-        elif isinstance(target, HigherOrderOperator) and str(target) in INLINED:
-            return self._inline(list(arguments.values())[INLINED[str(target)] :])
+        elif isinstance(target, HigherOrderOperator):
+            positional = [arguments[str(i)] for i in range(len(node.args))]
+            if str(target) in MARKED:
+                return self.inline(*MARKED[str(target)](*positional))
+            if str(target) in JOINED:
+                region = Region(self, node, outputs_of(node, users_of(node, alive), self.unique))
+                return JOINED[str(target)](region, *positional)
         return self._lower(node, arguments, alive)
 
     def _arguments(self, node: fx.Node) -> dict[str, Any]:
@@ -232,6 +239,8 @@ class GraphBuilder:
                 return None
         types = [result for result in listed(node.meta.get("val")) if isinstance(result, Tensor)]
         varies = symbolic or any(v.dynamic for a in arguments.values() for v in tensors_in(a))
+        if varies and overload.startswith(ZEROS) and types[0].is_floating_point():
+            return None  # its lowering says that it is zero at any size
         if varies and not all(value_of("", fake).dynamic for fake in types):
             return None  # the data depends on a size that may change, and no axis of the result would say so
         sizes = [hint(tensor.numel()) for tensor in types]
@@ -272,8 +281,8 @@ class GraphBuilder:
             return tuple(self._remember(name, *pair) for pair in zip(result, fake, strict=True))
         return result
 
-    def _inline(self, arguments: list[Any]) -> Any:
-        body, *operands = arguments
+    def inline(self, body: fx.GraphModule, operands: Sequence[Any]) -> Any:
+        """Walk the body of a higher-order operator; returns its results."""
         for name in [node for node in body.graph.nodes if node.op != "placeholder"]:
             self.env.pop(name, None)  # a body may be called twice
         placeholders = [node for node in body.graph.nodes if node.op == "placeholder"]
@@ -282,24 +291,28 @@ class GraphBuilder:
         self._walk(body, [node for node in listed(results) if isinstance(node, fx.Node)])
         return self._resolve(results)
 
+    def add(self, node: Node, result: Value | None) -> None:
+        """Emit a node with at most one result."""
+        if result is not None:
+            self.values[result.name] = result
+        for name in node.inputs:
+            self._materialise(name)
+        self.nodes.append(node)
+
+    def literal(self, name: str, array: Array) -> str:
+        """A new constant; returns its name."""
+        name = self.unique(name)
+        self.values[name] = Value(name, shape_of(array), array.dtype.name)
+        self.constants[name] = array
+        return name
+
     def _lower(self, node: fx.Node, arguments: dict[str, Any], alive: set[fx.Node]) -> Any:
-        result = node.meta.get("val")
-        several = isinstance(result, (tuple, list))
-        users: dict[int, fx.Node] = {}
-        if several:
-            for user in node.users:
-                if user.target is operator.getitem and user in alive:
-                    users.setdefault(int(str(user.args[1])), user)
-        outputs = [
-            value_or_none(
-                self.unique(users[i].name if i in users else f"{node.name}.{i}" if several else node.name),
-                item,
-            )
-            for i, item in enumerate(listed(result))
-        ]
+        several = isinstance(node.meta.get("val"), (tuple, list))
+        users = users_of(node, alive)
+        outputs = outputs_of(node, users, self.unique)
         used = [not several or i in users for i in range(len(outputs))]
         name = outputs[0].name if not several and outputs[0] else self.unique(node.name)
-        call = Call(node, name, outputs, used, self.unique, scope_of(node), source_of(node))
+        call = Call(node, name, outputs, used, self.unique, scope_of(node), source_of(node), self.known)
         target = functional(node.target)
         trusted = not _is_symbolic(node) or str(target).startswith(SIZE_OPERATORS)
         if isinstance(target, OpOverload) and trusted and not hides_tensor(target, arguments):

@@ -1,8 +1,8 @@
 """Exact elimination of linear constraints: labels as combinations of independent variables.
 
-Equalities and pins are merged at once with connected components.  What is left (``q + k = 0`` of an
-attention, ``out = gate + up`` of a gated unit, twice-used parameters) is substituted, merged again as
-long as that gives new equalities, and finally eliminated by sparse Gauss elimination over the rationals.
+Labels that are equal up to sign are merged first (`merging`).  What is left (``out = gate + up`` of a
+gated unit, powers, twice-used parameters) is solved for labels that occur once, as far as that goes, and
+the rest eliminated by sparse Gauss elimination over the rationals.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
 
 from graphnorm.scales.constraints import Rows
+from graphnorm.scales.merging import Classes, Integers, Table, merge_all
 
-Integers = npt.NDArray[np.int64]
 _PEEL_ROUNDS = 64  # more would be a chain of products; Gauss elimination takes what is left
-_Table = tuple[npt.NDArray[np.float64], Integers]  # coefficients and labels, (rows, terms) each
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,98 +40,32 @@ class Solution:
 
 def eliminate(count: int, rows: Sequence[Rows]) -> Solution:
     """Solve the homogeneous equations `rows` over `count` labels, label 0 being the constant 0."""
-    representative, tables, peeled = _reduced(count, rows)
-    return _assemble(representative, _gauss(tables), peeled)
+    classes, tables = merge_all(count, rows)
+    remaining, peeled = _peel(count, tables)
+    return _assemble(classes, _gauss(remaining), peeled)
 
 
 def rank_free(count: int, rows: Sequence[Rows]) -> int:
     """The number of independent variables that `eliminate` would find."""
-    representative, tables, peeled = _reduced(count, rows)
-    solved = len(_gauss(tables)) + sum(len(labels) for _, labels in peeled)
-    return len(np.unique(representative)) - 1 - solved
+    classes, tables = merge_all(count, rows)
+    remaining, peeled = _peel(count, tables)
+    solved = len(_gauss(remaining)) + sum(len(labels) for _, labels in peeled)
+    return len(np.unique(classes.representative)) - 1 - solved
 
 
-def _reduced(count: int, rows: Sequence[Rows]) -> tuple[Integers, list[_Table], list[_Table]]:
-    """Merge what is equal, then peel: representatives, equations left, and equations solved for a label."""
-    representative = np.arange(count, dtype=np.int64)
-    tables = [
-        (np.broadcast_to(np.array(batch.coefficients), batch.labels.shape), batch.labels) for batch in rows
-    ]
-    while True:
-        merges, tables = _simplify(tables, representative)
-        if not len(merges):
-            break
-        representative = _merge(representative, merges)
-    tables, peeled = _peel(count, tables)
-    return representative, tables, peeled
-
-
-def _merge(representative: Integers, merges: Integers) -> Integers:
-    count = len(representative)
-    ones = np.ones(len(merges), dtype=np.int8)
-    graph = sp.coo_array((ones, (merges[:, 0], merges[:, 1])), shape=(count, count))
-    _, component = connected_components(graph, directed=False)
-    lowest = np.full(component.max() + 1, count, dtype=np.int64)
-    np.minimum.at(lowest, component, np.arange(count))
-    return np.asarray(lowest[component][representative])
-
-
-def _simplify(tables: list[_Table], representative: Integers) -> tuple[Integers, list[_Table]]:
-    """Substitute representatives; split rows into merges (pairs of labels) and what stays linear."""
-    merges: list[Integers] = []
-    linear: list[_Table] = []
-    for coefficients, labels in tables:
-        terms = labels.shape[1]
-        labels = representative[labels]
-        if terms == 1:
-            merges.append(np.stack([labels[:, 0], np.zeros(len(labels), dtype=np.int64)], axis=1))
-            continue
-        coefficients, labels = _combine(coefficients, labels)
-        present = (coefficients != 0).sum(axis=1)
-        one = present == 1
-        if one.any():
-            which = (coefficients[one] != 0).argmax(axis=1)
-            pins = labels[one, :][np.arange(int(one.sum())), which]
-            merges.append(np.stack([pins, np.zeros_like(pins)], axis=1))
-        equal = (present == 2) & (coefficients.sum(axis=1) == 0)
-        if equal.any():
-            used = coefficients[equal] != 0
-            merges.append(labels[equal][used].reshape(-1, 2))
-        rest = (present > 1) & ~equal
-        if rest.any():
-            linear.append((coefficients[rest], labels[rest]))
-    pairs = np.concatenate(merges) if merges else np.empty((0, 2), dtype=np.int64)
-    return pairs[pairs[:, 0] != pairs[:, 1]], linear
-
-
-def _combine(
-    coefficients: npt.NDArray[np.float64], labels: Integers
-) -> tuple[npt.NDArray[np.float64], Integers]:
-    """Add the coefficients of equal labels within a row; label 0 contributes nothing."""
-    order = np.argsort(labels, axis=1, kind="stable")
-    labels = np.take_along_axis(labels, order, axis=1)
-    coefficients = np.take_along_axis(coefficients, order, axis=1).copy()
-    for column in range(1, labels.shape[1]):
-        same = labels[:, column] == labels[:, column - 1]
-        coefficients[same, column] += coefficients[same, column - 1]
-        coefficients[same, column - 1] = 0
-    coefficients[labels == 0] = 0
-    return coefficients, labels
-
-
-def _peel(count: int, tables: Sequence[_Table]) -> tuple[list[_Table], list[_Table]]:
+def _peel(count: int, tables: Sequence[Table]) -> tuple[list[Table], list[Table]]:
     """Solve equations for labels that occur in no other equation, as long as there are some.
 
     In the solved ones the label that was solved for comes first, with coefficient 1; each batch may
     mention labels that later batches solve for.
     """
     remaining = list(tables)
-    peeled: list[_Table] = []
+    peeled: list[Table] = []
     for _ in range(_PEEL_ROUNDS):
         mentions = np.zeros(count, dtype=np.int64)
         for coefficients, labels in remaining:
             mentions += np.bincount(labels[coefficients != 0], minlength=count)
-        kept: list[_Table] = []
+        kept: list[Table] = []
         before = len(peeled)
         for coefficients, labels in remaining:
             alone = (coefficients != 0) & (mentions[labels] == 1)
@@ -148,7 +80,7 @@ def _peel(count: int, tables: Sequence[_Table]) -> tuple[list[_Table], list[_Tab
     return remaining, peeled
 
 
-def _solved(coefficients: npt.NDArray[np.float64], labels: Integers, column: Integers) -> _Table:
+def _solved(coefficients: npt.NDArray[np.float64], labels: Integers, column: Integers) -> Table:
     """Equations with the chosen column in front, divided by its coefficient."""
     order = np.argsort(np.arange(labels.shape[1])[None] != column[:, None], axis=1, kind="stable")
     labels = np.take_along_axis(labels, order, axis=1)
@@ -156,7 +88,7 @@ def _solved(coefficients: npt.NDArray[np.float64], labels: Integers, column: Int
     return coefficients / coefficients[:, :1], labels
 
 
-def _gauss(tables: Sequence[_Table]) -> dict[int, dict[int, Fraction]]:
+def _gauss(tables: Sequence[Table]) -> dict[int, dict[int, Fraction]]:
     """Sparse Gauss elimination; returns pivot label -> its combination of non-pivot labels."""
     pivots: dict[int, dict[int, Fraction]] = {}
     for coefficients, labels in tables:
@@ -197,9 +129,9 @@ def _add(row: dict[int, Fraction], label: int, c: Fraction) -> None:
 
 
 def _assemble(
-    representative: Integers, substitution: dict[int, dict[int, Fraction]], peeled: Sequence[_Table]
+    classes: Classes, substitution: dict[int, dict[int, Fraction]], peeled: Sequence[Table]
 ) -> Solution:
-    count = len(representative)
+    representative, count = classes.representative, len(classes.representative)
     solved = np.zeros(count, dtype=np.bool_)
     solved[[0, *substitution]] = True
     for _, labels in peeled:
@@ -222,7 +154,9 @@ def _assemble(
         of_roots = sp.csr_array(of_roots + _substitute(coefficients, labels, count) @ of_roots)
     of_roots.sum_duplicates()
     of_roots.eliminate_zeros()
-    return Solution(basis=sp.csr_array(of_roots[representative]), variables=free)
+    basis = sp.csr_array(of_roots[representative])
+    basis.data *= np.repeat(classes.sign, np.diff(basis.indptr))
+    return Solution(basis=basis, variables=free)
 
 
 def _substitute(coefficients: npt.NDArray[np.float64], labels: Integers, count: int) -> sp.csr_array:

@@ -21,8 +21,9 @@ from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, Labels, align, pi
 from graphnorm.scales.registry import Registry
 from graphnorm.scales.rules.movement import MOVES
 
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "graphnorm::State"})  # always data
 MAKES_ZEROS = frozenset({"Concat", "Pad", "Where", "Mul"})  # their results may hold known zeros
+TAKES_ZEROS = frozenset({"graphnorm::State"})  # a state that starts at zero may have any scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Propagation:
         data = [name for name in operands if self.is_data(name)]
         weights = [name for name in operands if self.is_weight(name)]
         settled = all((self._labels[name] == PINNED).all() for name in data)
-        if settled and not weights and node.op not in MAKES_ZEROS:
+        if settled and not weights and node.op not in MAKES_ZEROS | TAKES_ZEROS:
             self.set_pinned(node)  # a function of pinned values is pinned
             return
         rule = self.registry.get(node.op)
@@ -183,7 +184,9 @@ class Propagation:
             return self._labels[name]
         if not self.is_weight(name):
             return self._constant_labels(name)
-        shape = self.shape(name)
+        shape, maker = self.shape(name), self.producers.get(name)
+        if maker is not None and maker.op == "Expand":
+            return align(self.labels(maker.inputs[0]), len(shape))
         if size(shape) > ENTRY_LIMIT or not self.value(name).is_float:
             self.pin_value(name)
             return pinned(len(shape))
@@ -218,7 +221,11 @@ class Propagation:
         if data is None and maker is not None and maker.op in MOVES and self.value(name).shape is not None:
             moved = MOVES[maker.op](self, maker, self._constant_labels(maker.inputs[0]))
             return pinned(rank) if moved is None else moved[maker.outputs.index(name)]
-        if data is None or self.value(name).dynamic or not self.value(name).is_float:
+        if data is None and maker is not None and maker.op == "ConstantOfShape":
+            data = np.broadcast_to(maker.attributes.get("value", np.float32(0)), (1,) * rank)
+        if data is None or not self.value(name).is_float:
+            return pinned(rank)
+        if any(data.strides[axis] for axis in self.value(name).dynamic):  # known at the example's size only
             return pinned(rank)
         small = data[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in data.strides)]
         free = _unscalable(small)

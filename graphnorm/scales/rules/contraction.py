@@ -14,7 +14,7 @@ import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.scales.demands import fit
-from graphnorm.scales.labels import FREE, PINNED, Labels
+from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def arrange(labels: Labels, letters: str, target: str) -> Labels:
 
 def contract(ctx: Propagation, first: str, a: str, second: str, b: str, out: str) -> Labels:
     """Labels of ``out[...] = sum first[a] * second[b]`` for operands of any kind."""
-    if ctx.is_weight(first) and ctx.is_data(second):
+    if ctx.is_weight(first) and not ctx.is_weight(second):
         return _with_weight(ctx, second, b, first, a, out)
-    if ctx.is_weight(second) and ctx.is_data(first):
+    if ctx.is_weight(second) and not ctx.is_weight(first):
         return _with_weight(ctx, first, a, second, b, out)
     return _activations(ctx, ctx.labels(first), a, ctx.labels(second), b, out)
 
@@ -44,6 +44,8 @@ def _with_weight(ctx: Propagation, data: str, x: str, weight: str, w: str, out: 
     sizes = dict(zip(w, shape, strict=True))
     summed = [i for i, letter in enumerate(x) if letter not in out and letter not in named]
     labels = ctx.uniform(ctx.labels(data), summed)
+    if (labels <= PINNED).all():  # pinned, zeros or not
+        labels = pinned(labels.ndim)
     new = ctx.fresh([sizes[letter] if letter in named else 1 for letter in out], "output channels")
     outer = [i for i, letter in enumerate(x) if letter not in named and labels.shape[i] > 1]
     if (labels == FREE).any() and outer:  # rows that are all zero constrain nothing
@@ -51,9 +53,10 @@ def _with_weight(ctx: Propagation, data: str, x: str, weight: str, w: str, out: 
         outer = []
     labels = np.where(labels == FREE, PINNED, labels)
     incoming = labels
-    if outer:  # the scale also varies where the weight doesn't: x[n, k] = i[k] + g[n]
+    if outer:  # the scale also varies where the weight doesn't: x[b, n, k] = i[b, k] + g[b, n]
         incoming = labels[tuple(slice(0, 1) if i in outer else slice(None) for i in range(labels.ndim))]
-        along = ctx.fresh([n if i in outer else 1 for i, n in enumerate(labels.shape)], "outer scale")
+        kept = [i for i, letter in enumerate(x) if i in outer or letter in out]
+        along = ctx.fresh([n if i in kept else 1 for i, n in enumerate(labels.shape)], "outer scale")
         ctx.equation([(1.0, labels), (-1.0, incoming), (-1.0, along)])
         both = arrange(along, x, out)
         result = ctx.fresh(np.broadcast_shapes(new.shape, both.shape), "output channels")

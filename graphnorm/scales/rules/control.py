@@ -1,10 +1,78 @@
-"""Operators that are known to fix what they touch, with the reason why."""
+"""Control flow, whose bodies are part of the graph: what joins them to it, and what fixes what it touches.
+
+A loop's state has one scale in all iterations: the initial value has it, and so must what an iteration
+hands to the next (state_0 = initial, state_(t+1) = body(state_t)).
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphnorm.ir import Node
+from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, size
 from graphnorm.scales.registry import Rule
-from graphnorm.scales.rules.elementwise import fixed
+from graphnorm.scales.rules.elementwise import fixed, tied, where
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+
+def choice(ctx: Propagation, node: Node) -> None:
+    """condition, then, else -> result, as large as the branch that is taken."""
+    _, first, second = node.inputs
+    if ctx.shape(first) != ctx.shape(second):
+        ctx.pin_node(node, "branches of unlike shapes")
+    else:
+        where(ctx, node)
+
+
+def state(ctx: Propagation, node: Node) -> None:
+    """Initial value -> value at the start of any iteration; a zero is zero in the first one only."""
+    initial, shape = node.inputs[0], ctx.shape(node.outputs[0])
+    if not ctx.value(initial).is_float:
+        ctx.pin_node(node)
+        return
+    labels = ctx.labels(initial)
+    zero = labels == FREE
+    if zero.any():
+        own = ctx.fresh(shape, "state") if size(shape) <= ENTRY_LIMIT else PINNED
+        labels = np.where(zero, own, labels)
+    ctx.set(node.outputs[0], labels)
+
+
+def carried(ctx: Propagation, node: Node) -> None:
+    """Value at the start of an iteration, value at its end -> value after the last one."""
+    start, end = node.inputs
+    if ctx.shape(start) != ctx.shape(end) or not ctx.value(start).is_float:
+        ctx.pin_node(node, "state of variable size" if ctx.value(start).is_float else "")
+    else:
+        ctx.set(node.outputs[0], tied(ctx, node.inputs))
+
+
+def iterate(ctx: Propagation, node: Node) -> None:
+    """Sequence -> its element in any iteration."""
+    labels = ctx.labels(node.inputs[0])
+    axis = int(node.attributes["axis"]) % labels.ndim
+    labels = ctx.uniform(labels, [axis], "read along this axis by a loop")
+    ctx.set(node.outputs[0], np.squeeze(labels, axis))
+
+
+def stack(ctx: Propagation, node: Node) -> None:
+    """Element in any iteration -> all of them along a new axis."""
+    axis = int(node.attributes["axis"]) % ctx.rank(node.outputs[0])
+    ctx.set(node.outputs[0], np.expand_dims(ctx.labels(node.inputs[0]), axis))
+
+
+_FAMILY = "control flow"
 
 RULES = (
+    Rule(("graphnorm::Choice",), "0, x, x -> x", choice, _FAMILY, "result of a branch"),
+    Rule(("graphnorm::State",), "x -> x", state, _FAMILY, "state of a loop"),
+    Rule(("graphnorm::Carried",), "x, x -> x", carried, _FAMILY, "carried from one iteration to the next"),
+    Rule(("graphnorm::Iterate",), "x (equal along the axis) -> x", iterate, _FAMILY, "sequence of a loop"),
+    Rule(("graphnorm::Stack",), "x -> x", stack, _FAMILY, "stacked by a loop"),
+    Rule(("graphnorm::Control",), "0 -> 0", fixed, _FAMILY, "decides how often a loop runs"),
     Rule(("If", "Loop", "Scan", "SequenceMap"), "0 -> 0", fixed, "fixed", "body of a control-flow operator"),
 )

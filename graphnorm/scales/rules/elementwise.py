@@ -127,10 +127,10 @@ def _product(ctx: Propagation, node: Node, second_sign: float) -> Labels:
         other = second if weight == first else first
         return _times_weight(ctx, weight, signs[weight], align(ctx.labels(other), rank), signs[other])
     a, b = (align(ctx.labels(name), rank) for name in (first, second))
-    if (b == PINNED).all():
-        return a
-    if (a == PINNED).all() and second_sign > 0:
-        return b
+    if (b <= PINNED).all():  # pinned or free: entries that are not known to be zero keep the scale
+        return np.where(b == FREE, FREE, a) if (b == FREE).any() else a
+    if (a <= PINNED).all() and second_sign > 0:
+        return np.where(a == FREE, FREE, b) if (a == FREE).any() else b
     out = ctx.fresh(np.broadcast_shapes(a.shape, b.shape), "product")
     ctx.equation([(1.0, a), (second_sign, b), (-1.0, out)])
     return np.where((a == FREE) | (b == FREE), FREE, out)

@@ -24,7 +24,8 @@ Move = Callable[["Propagation", Node, Labels], "list[Labels] | None"]
 
 
 def reshape(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
-    return [lb.reshape(labels, ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0]))]
+    moved = lb.reshape(labels, ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0]))
+    return [lb.squeeze_constant_axes(moved)]  # batches merged with heads, and split again
 
 
 def transpose(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:

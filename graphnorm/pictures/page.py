@@ -1,0 +1,46 @@
+"""Pictures as one web page without anything from outside: hover, search, and a switch between views."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from graphnorm.pictures.details import View
+from graphnorm.pictures.picture import Picture
+from graphnorm.pictures.svg import write_svg
+
+_MOST_BOXES = 600  # that the view of all layers may have
+
+
+def write_page(picture: Picture) -> str:
+    """The page: the chosen view and, unless it is huge, that of all layers."""
+    views = [picture.view]
+    everything = picture.everything
+    if everything is not picture.flow and len(everything.boxes) <= _MOST_BOXES:
+        views.append(picture.notes.view(everything))
+    drawn = [
+        f'<section class="view" data-view="{number}">{write_svg(picture.scene(view))}</section>'
+        for number, view in enumerate(views)
+    ]
+    data = {"groups": picture.groups(), "views": [_view(view) for view in views]}
+    template = Template((files("graphnorm.pictures") / "page.html").read_text(encoding="utf-8"))
+    return template.substitute(title=escape(picture.title), views="\n".join(drawn), data=embedded(data))
+
+
+def embedded(data: Any) -> str:
+    """JSON that cannot end the script element that holds it."""
+    return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _view(view: View) -> dict[str, Any]:
+    return {
+        "name": view.flow.view,
+        "boxes": [
+            {"kind": box.kind, **note.to_dict()}
+            for box, note in zip(view.flow.boxes, view.boxes, strict=True)
+        ],
+        "links": view.links,
+    }

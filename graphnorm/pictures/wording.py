@@ -1,0 +1,91 @@
+"""What boxes say: operators by the names that people use for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graphnorm.graph import RescalingGraph
+from graphnorm.ir import Node
+from graphnorm.pictures.flow import Part
+
+_NAMES = {
+    "BatchNormalization": "BatchNorm",
+    "LayerNormalization": "LayerNorm",
+    "RMSNormalization": "RMSNorm",
+    "GroupNormalization": "GroupNorm",
+    "InstanceNormalization": "InstanceNorm",
+    "GlobalAveragePool": "AvgPool",
+    "GlobalMaxPool": "MaxPool",
+    "AveragePool": "AvgPool",
+    "adaptive_avg_pool": "AvgPool",
+    "adaptive_max_pool": "MaxPool",
+    "MatMul": "Linear",
+    "Gemm": "Linear",
+    "Gather": "Embedding",
+    "Mul": "Scale",
+    "Div": "Scale",
+}
+_ONLY_WITH_WEIGHTS = frozenset({"MatMul", "Gemm", "Gather", "Mul", "Div"})
+
+
+def operator_text(graph: RescalingGraph, node: Node, weights: Sequence[str]) -> str:
+    """A name for an operator; `weights` are those that it multiplies by."""
+    op = node.op.rpartition("::")[2]
+    if op in _ONLY_WITH_WEIGHTS and not weights:
+        return op
+    if op in {"Conv", "ConvTranspose"} and weights:
+        return _convolution(graph, node, op, weights[0])
+    return _NAMES.get(op, op)
+
+
+def plain_name(op: str) -> str:
+    """An operator's name without domain, as people write it."""
+    op = op.rpartition("::")[2]
+    return op if op in _ONLY_WITH_WEIGHTS else _NAMES.get(op, op)
+
+
+def _convolution(graph: RescalingGraph, node: Node, op: str, weight: str) -> str:
+    kernel = graph.network.weights[weight].shape[2:]
+    groups = int(node.attributes.get("group", 1))
+    channels = graph.network.values[node.outputs[0]].shape or ()
+    kind = "" if groups == 1 else "depthwise " if len(channels) > 1 and groups == channels[1] else "grouped "
+    return f"{kind}{op} {'×'.join(str(size) for size in kernel)}"
+
+
+def norm_text(nodes: Sequence[Node]) -> str:
+    """The norm that a layer of elementary operators computes, or nothing."""
+    operators = Counter(node.op for node in nodes)
+    if not operators["ReduceMean"] or not (operators["Sqrt"] and operators["Pow"] + operators["Mul"]):
+        return ""
+    return "LayerNorm" if operators["Sub"] else "RMSNorm"
+
+
+def tidy(parts: Sequence[Part], limit: int = 4) -> tuple[Part, ...]:
+    """Leave out what says least, until at most `limit` parts are left: layers and pins stay longest."""
+    kept: list[Part] = []
+    for part in parts:
+        if kept and kept[-1].text == part.text and not part.seam:
+            kept[-1] = replace(kept[-1], pins=kept[-1].pins or part.pins)
+        else:
+            kept.append(part)
+    while len(kept) > limit and (spare := [i for i, p in enumerate(kept) if i and not (p.pins or p.layer)]):
+        del kept[spare[-1]]
+    if len(kept) > limit:
+        rest = kept[limit - 1 :]
+        kept[limit - 1 :] = [Part(f"+{len(rest)}", rest[0].node, any(part.pins for part in rest))]
+    return tuple(kept)
+
+
+def counted(parts: Sequence[Part], most: int = 4) -> tuple[Part, ...]:
+    """Parts of a whole module: each operator once, with its number; what pins keeps its mark."""
+    plain = [part.text.removeprefix("depthwise ").removeprefix("grouped ").split(" ")[0] for part in parts]
+    pinning = {text for text, part in zip(plain, parts, strict=True) if part.pins}
+    first = {text: part.node for text, part in reversed(list(zip(plain, parts, strict=True)))}
+    found = Counter(plain).most_common()
+    shown = [Part(f"{n} {text}" if n > 1 else text, first[text], text in pinning) for text, n in found[:most]]
+    if len(found) > most:
+        rest = {text for text, _ in found[most:]}
+        shown.append(Part(f"+{len(rest)}", -1, bool(rest & pinning)))
+    return tuple(shown)
