@@ -409,7 +409,7 @@ def branch(name: str, nodes: Sequence[onnx.NodeProto], weights: Sequence[onnx.Te
     return helper.make_graph(nodes, name, [], [helper.make_empty_tensor_value_info(output)], weights)
 
 
-def test_if_keeps_its_captures_and_takes_the_common_shape() -> None:
+def test_branches_join_the_graph_and_take_the_common_shape() -> None:
     then = branch("then", [node("MatMul", "x inner", "a")], [weight("inner", 4, 3)])
     deep = branch("deep", [node("MatMul", "h w", "d")])
     same = branch("same", [node("Identity", "d2", "d3")])
@@ -418,13 +418,13 @@ def test_if_keeps_its_captures_and_takes_the_common_shape() -> None:
     nodes = [node("Relu", "x", "h"), node("If", "flag", "y", then_branch=then, else_branch=other)]
     inputs = [value("x", ["batch", 4]), value("flag", [], TensorProto.BOOL)]
     graph = read_onnx(make(nodes, inputs, weights=[weight("w", 4, 3)]))
-    assert graph.nodes[1].op == "If"
-    assert graph.nodes[1].inputs[0] == "flag"
-    assert set(graph.nodes[1].inputs[1:]) == {"x", "h", "w", "flag"}
-    assert set(graph.weights) == {"w"}
-    assert graph.values["y"].shape == (1, 3)
-    assert graph.values["y"].dynamic == {0}
-    assert graph.nodes[1].attributes == {}
+    inner = ["MatMul", "MatMul", "Identity", "graphnorm::Choice"]
+    assert ops(graph) == ["Relu", "MatMul", *inner, "graphnorm::Choice"]
+    assert graph.nodes[-2].inputs == ("flag", "d", "d3")
+    assert graph.nodes[-1].inputs == ("flag", "a", "b")
+    assert set(graph.weights) == {"w", "inner"}
+    assert graph.values["y"].shape == graph.values["d"].shape == (1, 3)
+    assert graph.values["y"].dynamic == graph.values["d"].dynamic == {0}
 
 
 def test_if_with_a_known_condition_takes_that_branch() -> None:
@@ -442,7 +442,7 @@ def test_if_with_unlike_branches_has_no_shape() -> None:
     assert read_onnx(make(nodes, inputs)).values["y"].shape is None
 
 
-def test_loop_is_opaque() -> None:
+def test_the_body_of_a_loop_joins_the_graph() -> None:
     body = helper.make_graph(
         [node("MatMul", "state w", "next"), node("Identity", "go", "again")],
         "body",
@@ -451,8 +451,25 @@ def test_loop_is_opaque() -> None:
     )
     nodes = [constant("count", np.int64(3)), node("Loop", "count - x", "y", body=body)]
     graph = read_onnx(make(nodes, weights=[weight("w", 4, 4)]))
-    assert ops(graph) == ["Loop"]
-    assert graph.nodes[0].inputs == ("count", "", "x", "w")
+    before, after = ["Control", "State"], ["Control", "Carried"]
+    glue = [[f"graphnorm::{word}" for word in words] for words in (before, after)]
+    assert ops(graph) == [*glue[0], "MatMul", "Identity", *glue[1]]
+    assert graph.nodes[0].inputs == ("count", "")
+    assert graph.nodes[-1].inputs == ("state", "next")
+    assert graph.values["state"].shape == graph.values["y"].shape == (1, 4)
+
+
+def test_mapped_sequences_are_opaque() -> None:
+    inside = helper.make_graph(
+        [node("MatMul", "item w", "done")], "body", [value("item", None)], [value("done", None)]
+    )
+    nodes = [node("SequenceConstruct", "x x", "s"), node("SequenceMap", "s", "m", body=inside)]
+    model = make([*nodes, node("ConcatFromSequence", "m", "y", axis=0)], weights=[weight("w", 4, 4)])
+    graph = read_onnx(model)
+    assert ops(graph) == ["SequenceConstruct", "SequenceMap", "ConcatFromSequence"]
+    assert graph.nodes[1].inputs == ("s", "w")
+    model.graph.node[1].attribute[0].g.node[0].op_type = "Gemm"  # another body is another node
+    assert read_onnx(model).nodes[1].attributes != graph.nodes[1].attributes
 
 
 def test_sequences_have_no_shape() -> None:
@@ -546,7 +563,7 @@ def test_two_definitions() -> None:
         ),
         (
             node("If", "x", "y"),
-            r"net: node 'y' \(If\) is not valid: it needs two branches with 1 outputs each",
+            r"net: node 'y' \(If\) is not valid: it needs the graph 'then_branch'",
         ),
     ],
 )
@@ -565,7 +582,7 @@ def test_damaged_tensor_in_a_branch() -> None:
     then = branch("then", [node("Add", "x inner", "a")], [damaged("inner")])
     nodes = [node("If", "flag", "y", then_branch=then, else_branch=then)]
     inputs = [value("x", [1, 4]), value("flag", [], TensorProto.BOOL)]
-    with pytest.raises(ModelFileError, match=r"node 'y' \(If\) is not valid: a tensor in it cannot be read"):
+    with pytest.raises(ModelFileError, match=r"net: tensor 'inner(_2)?' cannot be read"):
         read_onnx(make(nodes, inputs))
 
 

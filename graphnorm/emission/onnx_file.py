@@ -16,6 +16,7 @@ import onnx_ir
 
 from graphnorm.errors import InputError
 from graphnorm.frontends.onnx_load import model_path, to_proto
+from graphnorm.frontends.onnx_names import Names
 from graphnorm.frontends.onnx_slots import Slot, external_tensors, tensor_slots
 from graphnorm.frontends.onnx_steps import constant_array
 from graphnorm.ir import Array
@@ -30,26 +31,23 @@ def rescale_onnx(model: onnx_ir.Model, new_weights: Mapping[str, Array]) -> onnx
 
     Args:
         model: Left as it is.
-        new_weights: By initializer or `Constant` output name of the main graph; dtype and shape as there.
+        new_weights: By the name that the front end gives the initializer or `Constant` output; dtype and
+            shape as there.
 
     Raises:
         InputError: a name that the model has no tensor for, or another dtype or shape.
     """
     emitted = model.clone()
-    constants = {
-        node.outputs[0].name or "": node
-        for node in emitted.graph
-        if not node.domain and node.op_type == "Constant"
-    }
+    tensors = Names(emitted.graph).tensors()
     for name, array in new_weights.items():
-        if name in emitted.graph.initializers:
-            value = emitted.graph.initializers[name]
-            if value.const_value is not None:
-                value.const_value = _replacement(name, value.const_value, array)
-        elif name in constants:
-            _replace_constant(name, constants[name], array)
-        else:
+        if name not in tensors:
             raise InputError(f"weight {name!r}: the model has no initializer or Constant of this name")
+        value = tensors[name]
+        node = value.producer()
+        if node is not None:
+            _replace_constant(name, node, array)
+        elif value.const_value is not None:
+            value.const_value = _replacement(name, value.const_value, array)
     return emitted
 
 

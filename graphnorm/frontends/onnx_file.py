@@ -7,8 +7,7 @@ constants and shapes alone is folded, and symbolic dimensions get example sizes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import onnx
@@ -17,11 +16,14 @@ from onnx import defs, helper
 from onnx_ir.passes.common import InlinePass
 
 from graphnorm.errors import InvalidGraphError, ModelFileError
+from graphnorm.frontends.onnx_bodies import prepare
 from graphnorm.frontends.onnx_evaluate import Evaluation, evaluate
+from graphnorm.frontends.onnx_flat import FlatGraph, Glue
 from graphnorm.frontends.onnx_load import check_external_data, load_model, model_path, to_model
+from graphnorm.frontends.onnx_names import Names
 from graphnorm.frontends.onnx_nodes import Namer, to_node
 from graphnorm.frontends.onnx_sizes import Dimension, Sized, Sizes, axis_symbol, choose_sizes
-from graphnorm.frontends.onnx_steps import Step, captured_names, make_steps
+from graphnorm.frontends.onnx_steps import Setting, Step
 from graphnorm.frontends.onnx_tensors import Tensors, collect_tensors
 from graphnorm.ir import Graph, Value, shape_of
 
@@ -52,22 +54,19 @@ def read_onnx(
     source = path.name if path else model.graph.name or "model"
     _check_opset(model, source)
     check_external_data(model, source)
-    own_names = set(model.graph.initializers) | {
-        node.outputs[0].name or "" for node in model.graph if node.op_type == "Constant"
-    }
-    model = _inline(model, source)
+    model, own_names = _inline(model, source)
     return _Reading(model, source, own_names).graph(input_shapes or {})
 
 
 class _Reading:
     """One reading of one model."""
 
-    def __init__(self, model: onnx_ir.Model, source: str, own_names: set[str]) -> None:
+    def __init__(self, model: onnx_ir.Model, source: str, own_names: Set[str]) -> None:
         self.source = source
         self.body = model.graph
-        nodes = _sorted_nodes(self.body, source)
-        self.tensors: Tensors = collect_tensors(self.body, own_names, source)
-        self.steps = make_steps(nodes, model.opset_imports, source)
+        names = Names(self.body)
+        self.steps = prepare(self.body, Setting(model.opset_imports, source, names, own_names), {})
+        self.tensors: Tensors = collect_tensors(self.body, names, own_names, source)
         self.inputs = [v for v in self.body.inputs if v.name not in self.body.initializers]
 
     def graph(self, input_shapes: Mapping[str, Sequence[int]]) -> Graph:
@@ -95,17 +94,18 @@ class _Reading:
             if dims is not None:
                 shape = [sizes[dim] if isinstance(dim, str) else dim for dim in dims]
                 types[name] = helper.make_tensor_type_proto(types[name].tensor_type.elem_type, shape)
-        state = Evaluation(types, dict(self.tensors.known), set(self.tensors.weights))
+        state = Evaluation(types, dict(self.tensors.known), set(self.tensors.weights), sizes)
         return evaluate(self.steps, state)
 
     def _assemble(self, sized: Sized) -> Graph:
         outputs = tuple(value.name or "" for value in self.body.outputs)
-        kept, folded, read = _partition(self.steps, sized, outputs)
+        flat = FlatGraph(self.steps, self.tensors, sized)
+        kept, folded, read = _partition(flat.steps, sized, outputs)
         namer = Namer()
         nodes = tuple(to_node(step, namer, self.source) for step in kept)
         computed = {name: sized.first.known[name] for step in folded for name in step.results if name in read}
-        constants = self.tensors.constants | computed
-        arrays = self.tensors.weights | constants
+        constants = flat.tensors.constants | computed
+        arrays = flat.tensors.weights | constants
         values = {name: Value(name, shape_of(data), data.dtype.name) for name, data in arrays.items()}
         for name in computed:
             values[name] = sized.value(name, values[name].dtype)
@@ -120,7 +120,7 @@ class _Reading:
             outputs=outputs,
             nodes=nodes,
             values=values,
-            weights=self.tensors.weights,
+            weights=flat.tensors.weights,
             constants=constants,
         )
         try:
@@ -140,41 +140,17 @@ def _check_opset(model: onnx_ir.Model, source: str) -> None:
         )
 
 
-def _inline(model: onnx_ir.Model, source: str) -> onnx_ir.Model:
-    """The model without local functions; the argument stays as it is."""
+def _inline(model: onnx_ir.Model, source: str) -> tuple[onnx_ir.Model, Set[str]]:
+    """The model without local functions, and its own tensors; the argument stays as it is."""
     if not model.functions:
-        return model
+        return model, Names(model.graph).tensors().keys()
     try:
         inlined = model.clone()
+        own_names = Names(inlined.graph).mark()
         InlinePass()(inlined)
     except (onnx_ir.passes.InvariantError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{source}: its functions cannot be inlined: {error}") from error
-    return inlined
-
-
-def _sorted_nodes(graph: onnx_ir.Graph, source: str) -> list[onnx_ir.Node]:
-    """Nodes in an order in which each reads only what is defined before it (the file's, if it is one)."""
-    nodes = list(graph)
-    known = {value.name for value in graph.inputs} | set(graph.initializers)
-    maker = {out.name: index for index, node in enumerate(nodes) for out in node.outputs if out.name}
-    needs: dict[int, list[int]] = {}
-    for index, node in enumerate(nodes):
-        reads = [value.name for value in node.inputs if value is not None and value.name]
-        for name in (*reads, *captured_names(node)):
-            if name in known:
-                continue
-            if name not in maker:
-                label = node.name or node.op_type
-                raise ModelFileError(f"{source}: node {label!r} reads {name!r}, which nothing defines")
-            needs.setdefault(index, []).append(maker[name])
-    if all(earlier < index for index, all_needed in needs.items() for earlier in all_needed):
-        return nodes
-    try:
-        order = TopologicalSorter({i: needs.get(i, ()) for i in range(len(nodes))}).static_order()
-        return [nodes[index] for index in order]
-    except CycleError as error:
-        names = " -> ".join(repr(nodes[i].name or nodes[i].op_type) for i in error.args[1])
-        raise ModelFileError(f"{source}: the graph has a cycle: {names}") from error
+    return inlined, own_names
 
 
 def _dimensions(value: onnx_ir.Value) -> list[Dimension] | None:
@@ -191,18 +167,18 @@ def _dimension(dim: int | onnx_ir.SymbolicDim, symbol: str) -> Dimension:
 
 
 def _partition(
-    steps: Sequence[Step], sized: Sized, outputs: Sequence[str]
-) -> tuple[list[Step], list[Step], set[str]]:
+    steps: Sequence[Step | Glue], sized: Sized, outputs: Sequence[str]
+) -> tuple[list[Step | Glue], list[Step | Glue], set[str]]:
     """Steps that stay nodes, steps that become constants, and the names that the former read."""
-    kept: list[Step] = []
-    folded: list[Step] = []
+    kept: list[Step | Glue] = []
+    folded: list[Step | Glue] = []
     read = set(outputs)
     for step in reversed(steps):
         results = [name for name in step.results if name]
         if step.may_fold and all(map(sized.is_foldable, results)):
             folded.append(step)
         # A varying scalar that only folded steps read is of no use any more.
-        elif read.intersection(results) or not all(map(sized.first.is_constant, results)):
+        elif not results or read.intersection(results) or not all(map(sized.first.is_constant, results)):
             kept.append(step)
             read.update(step.operands, step.captured)
     return kept[::-1], folded[::-1], read

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir
 
+from graphnorm.frontends.onnx_flat import Glue
 from graphnorm.frontends.onnx_steps import READ_ERRORS, Step
 from graphnorm.ir import Node
 
@@ -33,8 +35,10 @@ class Namer:
         return self.unique(f"{offered[-1]}_{number}")
 
 
-def to_node(step: Step, namer: Namer, source: str) -> Node:
+def to_node(step: Step | Glue, namer: Namer, source: str) -> Node:
     """One operator; values that its subgraphs capture follow its own operands."""
+    if isinstance(step, Glue):
+        return _glue_node(step, namer, source)
     node = step.node
     first_output = next((name for name in step.results if name), node.op_type)
     name = namer.unique(node.name or "", first_output)
@@ -49,11 +53,31 @@ def to_node(step: Step, namer: Namer, source: str) -> Node:
     )
 
 
+def _glue_node(glue: Glue, namer: Namer, source: str) -> Node:
+    """Named after the control-flow node: what it does there, and to which value."""
+    origin = glue.origin.node
+    word = glue.op.rpartition(":")[2].lower()
+    about = next((name for name in (*glue.results, *glue.operands) if name), word)
+    metadata = origin.metadata_props
+    return Node(
+        name=namer.unique(f"{glue.origin.label}.{word}.{about}"),
+        op=glue.op,
+        inputs=glue.operands,
+        outputs=glue.results,
+        attributes=dict(glue.attributes),
+        scope=_module_path(metadata) or origin.name or "",
+        source=_source(metadata, glue.origin.label, source),
+    )
+
+
 def _attributes(step: Step) -> dict[str, Any]:
-    """Plain Python values; subgraphs stay behind, a control-flow node is opaque."""
+    """Plain Python values; of a subgraph that did not join the flat graph, a digest."""
     found: dict[str, Any] = {}
     for name, attribute in step.node.attributes.items():
-        if attribute.is_ref() or attribute.type in _GRAPHS:
+        if attribute.is_ref():
+            continue
+        if attribute.type in _GRAPHS:
+            found[name] = _digest(attribute)
             continue
         value = attribute.value
         if attribute.type == onnx_ir.AttributeType.TENSOR:
@@ -63,6 +87,11 @@ def _attributes(step: Step) -> dict[str, Any]:
                 raise step.invalid(f"attribute {name!r} cannot be read: {error}") from error
         found[name] = tuple(value) if isinstance(value, list | tuple) else value
     return found
+
+
+def _digest(attribute: onnx_ir.Attr) -> str:
+    proto = onnx_ir.to_proto(attribute)
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _module_path(metadata: Mapping[str, str]) -> str:

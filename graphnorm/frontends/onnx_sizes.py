@@ -34,18 +34,27 @@ class Sized:
     first: Evaluation
     others: tuple[Evaluation, ...] = ()
 
+    @property
+    def all(self) -> tuple[Evaluation, ...]:
+        return self.first, *self.others
+
     def value(self, name: str, dtype: str) -> Value:
         """The value's shape, with the axes marked that vary."""
         shape = self.first.shape(name)
         if shape is None:
             return Value(name, shape, dtype)
+        dynamic = range(len(shape)) if self.changes(name) else self.varying_axes(name, shape)
+        return Value(name, shape, dtype, frozenset(dynamic))
+
+    def varying_axes(self, name: str, shape: tuple[int, ...]) -> frozenset[int]:
+        """The axes of a value of this shape whose size varies."""
         axes = frozenset(range(len(shape)))
-        dynamic: set[int] = set(axes) if self._changes(name) else set()
+        found: frozenset[int] = frozenset()
         for other in self.others:
             size = other.shape(name)
             unlike = size is None or len(size) != len(shape)
-            dynamic |= axes if size is None or unlike else {i for i in axes if size[i] != shape[i]}
-        return Value(name, shape, dtype, frozenset(dynamic))
+            found |= axes if size is None or unlike else {i for i in axes if size[i] != shape[i]}
+        return found
 
     def is_foldable(self, name: str) -> bool:
         """Whether a computed value may become a constant.
@@ -56,9 +65,10 @@ class Sized:
         if not self.first.is_constant(name):
             return False
         array = self.first.known[name]
-        return not self._changes(name) or (array.ndim > 0 and array.dtype.kind in "biu")
+        return not self.changes(name) or (array.ndim > 0 and array.dtype.kind in "biu")
 
-    def _changes(self, name: str) -> bool:
+    def changes(self, name: str) -> bool:
+        """Whether a known array is another one at other sizes."""
         return self.first.is_constant(name) and any(
             not _same(self.first.known[name], other.known.get(name)) for other in self.others
         )
@@ -83,10 +93,11 @@ def choose_sizes(
     """
     given = bind_request(dimensions, requested, source)
     roles = _roles(dimensions)
-    if not roles:
-        return Sized({}, evaluate({}))
-    sizes, first = _best(_examples(roles, given), evaluate)
-    return Sized(sizes, first, _vary(sizes, evaluate, _score(first)))
+    sizes, first = _best(_examples(roles, given), evaluate) if roles else ({}, evaluate({}))
+    if first.uncounted:  # how often these loops run is one more size that varies
+        roles |= dict.fromkeys(sorted(first.uncounted), "length")
+        sizes, first = _best(_examples(roles, given), evaluate)
+    return Sized(sizes, first, _vary(sizes, evaluate, _score(first)) if roles else ())
 
 
 def bind_request(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ import onnx_ir
 from onnx import defs
 
 from graphnorm.errors import ModelFileError
+from graphnorm.frontends.onnx_names import Names, captured_values, definitions, subgraphs_of, with_bodies
 from graphnorm.ir import Array
 
 # What reading a damaged tensor raises.
@@ -25,24 +26,49 @@ _NOT_A_FUNCTION = frozenset(
 
 
 @dataclass(frozen=True)
-class Step:
-    """One node, prepared for several evaluations."""
+class Setting:
+    """What all steps of a model share; `own_names` are the tensors that no inlined function brought."""
 
-    node: onnx_ir.Node
     opsets: Mapping[str, int]
     source: str
+    names: Names
+    own_names: Set[str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node, prepared for several evaluations.
+
+    `visible` are the values that a graph inside the node may read, by their own names.
+    """
+
+    node: onnx_ir.Node
+    setting: Setting
+    visible: Mapping[str, str]
+
+    @property
+    def opsets(self) -> Mapping[str, int]:
+        return self.setting.opsets
+
+    @property
+    def label(self) -> str:
+        """How errors name the node."""
+        return self.node.name or next(iter(self.results), "") or self.node.op_type
 
     @cached_property
     def proto(self) -> onnx.NodeProto:
+        """The node under the names of the flat graph."""
         try:
-            return onnx_ir.to_proto(self.node)
+            proto = onnx_ir.to_proto(self.node)
         except onnx_ir.serde.SerdeError as error:
             raise self.invalid("an attribute is damaged") from error
+        proto.input[:], proto.output[:] = self.operands, self.results
+        return proto
 
     def invalid(self, why: object) -> ModelFileError:
         """The error for a node that is no use of its operator."""
-        label = self.node.name or next(iter(self.results), "")
-        return ModelFileError(f"{self.source}: node {label!r} ({self.node.op_type}) is not valid: {why}")
+        where = f"{self.setting.source}: node {self.label!r} ({self.node.op_type})"
+        return ModelFileError(f"{where} is not valid: {why}")
 
     @cached_property
     def schema(self) -> defs.OpSchema | None:
@@ -54,16 +80,30 @@ class Step:
 
     @cached_property
     def captured(self) -> tuple[str, ...]:
-        """Outer values that the node's subgraphs read."""
-        return captured_names(self.node)
+        """Outer values that the node's subgraphs read, or may read under a name that they define again."""
+        read = map(self.setting.names, captured_values(self.node))
+        return tuple(dict.fromkeys([*read, *(self.visible[name] for name in self.shadowed)]))
+
+    @cached_property
+    def shadowed(self) -> tuple[str, ...]:
+        """Names of outer values that a subgraph defines again: runtimes differ in which one they read."""
+        inside = [part for graph in subgraphs_of(self.node) for part in with_bodies(graph)]
+        defined = dict.fromkeys(value.name for part in inside for value in definitions(part))
+        return tuple(name for name in defined if name and name in self.visible)
+
+    @cached_property
+    def is_renamed_inside(self) -> bool:
+        """Whether a subgraph reads a value under another name than the flat graph's, or an ambiguous one."""
+        read = captured_values(self.node)
+        return bool(self.shadowed) or any(self.setting.names(value) != value.name for value in read)
 
     @cached_property
     def operands(self) -> tuple[str, ...]:
-        return tuple(value.name or "" if value is not None else "" for value in self.node.inputs)
+        return tuple(map(self.setting.names, self.node.inputs))
 
     @cached_property
     def results(self) -> tuple[str, ...]:
-        return tuple(value.name or "" for value in self.node.outputs)
+        return tuple(map(self.setting.names, self.node.outputs))
 
     @property
     def is_standard(self) -> bool:
@@ -73,50 +113,6 @@ class Step:
     def may_fold(self) -> bool:
         op = self.node.op_type
         return self.is_standard and op not in CONTROL_FLOW and op not in _NOT_A_FUNCTION
-
-    def branches(self) -> list[onnx_ir.Graph]:
-        """Then and else of an `If`."""
-        found = [self.node.attributes.get(name) for name in ("then_branch", "else_branch")]
-        graphs = [
-            branch.as_graph() for branch in found if branch and branch.type == onnx_ir.AttributeType.GRAPH
-        ]
-        if len(graphs) != 2 or any(len(graph.outputs) != len(self.results) for graph in graphs):
-            raise self.invalid(f"it needs two branches with {len(self.results)} outputs each")
-        return graphs
-
-
-def captured_names(node: onnx_ir.Node) -> tuple[str, ...]:
-    """Names from the scopes around `node` that its subgraphs read, at any depth."""
-    found: dict[str, None] = {}
-
-    def visit(graph: onnx_ir.Graph, inside: frozenset[onnx_ir.Graph]) -> None:
-        inside = inside | {graph}
-        for inner in graph:
-            for value in inner.inputs:
-                if value is not None and value.graph not in inside and value.name:
-                    found[value.name] = None
-            for deeper in subgraphs_of(inner):
-                visit(deeper, inside)
-        for value in graph.outputs:
-            if value.graph not in inside and value.name:
-                found[value.name] = None
-
-    for graph in subgraphs_of(node):
-        visit(graph, frozenset())
-    return tuple(found)
-
-
-def subgraphs_of(node: onnx_ir.Node) -> list[onnx_ir.Graph]:
-    """The bodies of a control-flow node."""
-    found: list[onnx_ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == onnx_ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
-        elif attribute.type == onnx_ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return found
 
 
 def constant_array(node: onnx_ir.Node) -> Array | None:
@@ -134,18 +130,3 @@ def constant_array(node: onnx_ir.Node) -> Array | None:
     kinds |= {"value_string": np.object_, "value_strings": np.object_}
     kind = kinds.get(attribute.name)
     return None if kind is None else np.asarray(attribute.value, dtype=kind)
-
-
-def is_constant(node: onnx_ir.Node) -> bool:
-    """Whether the node is ONNX's `Constant`, which is a value, not a step."""
-    return node.op_type == "Constant" and not node.domain
-
-
-def make_steps(nodes: Iterable[onnx_ir.Node], opsets: Mapping[str, int], source: str) -> list[Step]:
-    """Prepare nodes in topological order, without the `Constant` ones."""
-    steps = [Step(node, opsets, source) for node in nodes if not is_constant(node)]
-    for step in steps:
-        words = (step.node.op_type, step.node.domain, *step.operands, *step.results)
-        if not all(isinstance(word, str) for word in words):  # protobuf hands out bad UTF-8 as bytes
-            raise step.invalid("a name in it is not UTF-8")
-    return steps

@@ -1,17 +1,19 @@
-"""Weights and constants of an ONNX graph: its initializers and `Constant` nodes."""
+"""Weights and constants of an ONNX graph or body: its initializers and `Constant` nodes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 import onnx_ir
+from onnx import helper
 
 from graphnorm.errors import InputError, ModelFileError
-from graphnorm.frontends.onnx_evaluate import tensor_type
-from graphnorm.frontends.onnx_steps import READ_ERRORS, constant_array, is_constant
+from graphnorm.frontends.onnx_names import Names, is_constant
+from graphnorm.frontends.onnx_steps import READ_ERRORS, constant_array
 from graphnorm.ir import FLOAT_TYPES, Array
 
 
@@ -31,12 +33,23 @@ class Tensors:
         (self.weights if is_weight else self.constants)[name] = array
         self.types[name] = tensor_type(array)
 
+    def include(self, other: Tensors) -> None:
+        """Take over the arrays of a body."""
+        self.weights |= other.weights
+        self.constants |= other.constants
+        self.types |= other.types
+
+
+def tensor_type(array: Array) -> onnx.TypeProto:
+    """The ONNX type of an array."""
+    return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
 
 # Names that exporters give to numbers of the program; a learned scalar keeps its own.
 _EXPORTER_NAME = re.compile(r"val_\d+\w*|onnx::\w+|/?.*[Cc]onst.*|scalar_tensor.*|_to_copy.*|lifted_.*")
 
 
-def collect_tensors(graph: onnx_ir.Graph, own_names: set[str], source: str) -> Tensors:
+def collect_tensors(graph: onnx_ir.Graph, names: Names, own_names: Set[str], source: str) -> Tensors:
     """Sort a graph's tensors into weights (float tensors) and constants.
 
     Constants are: integers, literals (rank 0, or a single entry in a `Constant` node or in an initializer
@@ -49,16 +62,18 @@ def collect_tensors(graph: onnx_ir.Graph, own_names: set[str], source: str) -> T
         ModelFileError: a tensor cannot be read.
     """
     found = Tensors()
-    for name, value in graph.initializers.items():
+    for value in graph.initializers.values():
+        name, raw = names(value), value.name or ""
         if value.const_value is None:
             raise ModelFileError(f"{source}: initializer {name!r} has no data")
         array = _array(value.const_value, name, source)
-        is_literal = array.ndim == 0 or (array.size == 1 and _EXPORTER_NAME.fullmatch(name) is not None)
-        found.add(name, array, is_weight=not is_literal and _is_weight(name, array, source))
+        is_literal = array.ndim == 0 or (array.size == 1 and _EXPORTER_NAME.fullmatch(raw) is not None)
+        is_own = name in own_names and not is_literal
+        found.add(name, array, is_weight=is_own and _is_weight(name, array, source))
     for node in graph:
         if not is_constant(node):
             continue
-        name = node.outputs[0].name or ""
+        name = names(node.outputs[0])
         try:
             constant = constant_array(node)
         except READ_ERRORS as error:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from graphnorm.errors import ExportError, InputError, ModelFileError
+from graphnorm.frontends.aten_decomposition import can_be_simpler, decompositions
 from graphnorm.frontends.torch_graph import GraphBuilder
 from graphnorm.frontends.torch_inplace import hidden_views, is_functional_enough
 from graphnorm.ir import Graph
@@ -48,7 +49,7 @@ def read_torch(
         ExportError: ``torch.export`` cannot trace the module.
     """
     program = _program(model, example_inputs, kwargs)
-    if not is_functional_enough(program):
+    if not is_functional_enough(program) or can_be_simpler(program):
         program = _decomposed(program)
     name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__
     if isinstance(model, nn.Module):
@@ -85,7 +86,7 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
     with _border("the exported program cannot be decomposed"):
         known = torch.export.default_decompositions()
         suspects = hidden_views(program)
-        table = {op: known[op] for op in suspects if op in known}
+        table = decompositions() | {op: known[op] for op in suspects if op in known}
         if left := sorted(str(op) for op in suspects if op not in known):
             raise NotImplementedError(
                 f"a tensor is written in place that {', '.join(left)} may share: use the operator that "

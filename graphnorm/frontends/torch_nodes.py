@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +43,29 @@ def value_or_none(name: str, result: Any) -> Value | None:
         kinds = {torch.SymFloat: "float32", torch.SymInt: "int64", torch.SymBool: "bool"}
         return Value(name, (), kinds[type(result)])
     return None
+
+
+def users_of(node: fx.Node, alive: Container[fx.Node]) -> dict[int, fx.Node]:
+    """Of a call with several results: the call that picks out each."""
+    users: dict[int, fx.Node] = {}
+    if isinstance(node.meta.get("val"), (tuple, list)):
+        for user in node.users:
+            if user.target is operator.getitem and user in alive:
+                users.setdefault(int(str(user.args[1])), user)
+    return users
+
+
+def outputs_of(
+    node: fx.Node, users: Mapping[int, fx.Node], unique: Callable[[str], str]
+) -> list[Value | None]:
+    """The types of a call's results, each under the name of the call that picks it out."""
+    result = node.meta.get("val")
+    several = isinstance(result, (tuple, list))
+    names = [
+        users[i].name if i in users else f"{node.name}.{i}" if several else node.name
+        for i in range(len(listed(result)))
+    ]
+    return [value_or_none(unique(name), item) for name, item in zip(names, listed(result), strict=True)]
 
 
 def hides_tensor(target: OpOverload, arguments: dict[str, Any]) -> bool:

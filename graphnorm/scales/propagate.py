@@ -7,6 +7,7 @@ Every value is one of three kinds: *data* (depends on the network's inputs; it c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Propagation:
         self._labels: dict[str, Labels] = {}
         self._asked: set[str] = set()
         self._weights = set(graph.weights)
-        self._entries: list[Labels] = []
+        self._entries: list[tuple[Labels, range]] = []
         self._constants = set(graph.constants)
         self.expressions = Expressions(self)
 
@@ -195,8 +196,9 @@ class Propagation:
     def entries(self, name: str, role: str) -> Labels:
         """A label of its own for each entry of a weight (expression)."""
         own = self.fresh(self.shape(name), f"entries of {name}")
-        self._entries.append(own)
+        before = len(self.demands)
         self.demand(name, [(1.0, own)], role)
+        self._entries.append((own, range(before, len(self.demands))))
         return own
 
     def _pin_unread(self) -> None:
@@ -210,9 +212,11 @@ class Propagation:
             if item.terms:
                 found = np.unique(np.concatenate([labels.ravel() for _, labels in item.terms]))
                 mentions[found] += 1
-        for own in self._entries:
-            unread = own[mentions[own] < 2]
-            self.constraints.pin(unread, self.node, "entry that is never read")
+        by_weight = Counter(item.weight for item in self.demands)
+        for own, mine in self._entries:
+            shared = Counter(self.demands[i].weight for i in mine)
+            if all(by_weight[weight] == count for weight, count in shared.items()):
+                self.constraints.pin(own[mentions[own] < 2], self.node, "entry that is never read")
 
     def _constant_labels(self, name: str) -> Labels:
         data = self.constant(name)
@@ -225,6 +229,8 @@ class Propagation:
             data = np.broadcast_to(maker.attributes.get("value", np.float32(0)), (1,) * rank)
         if data is None or not self.value(name).is_float:
             return pinned(rank)
+        if data.size == 0:
+            return np.full((1,) * rank, FREE, dtype=np.int64)
         if any(data.strides[axis] for axis in self.value(name).dynamic):  # known at the example's size only
             return pinned(rank)
         small = data[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in data.strides)]

@@ -144,12 +144,13 @@ def pick_provider(device: str) -> str:
 
 
 def hidden_values(model: onnx_ir.Model, network: ir.Graph, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
-    """Every float tensor that the model computes, by name."""
+    """Every float tensor that the model's main graph computes, by name."""
     proto = to_proto(onnx_ir.external_data.load_to_model(model.clone()))
     present = {value.name for value in proto.graph.output}
+    missing = {name for node in proto.graph.node for name in node.output} - present
     for node in network.nodes:
         for name in node.outputs:
-            if name and network.values[name].is_float and name not in present:
+            if name in missing and network.values[name].is_float:
                 proto.graph.output.add().name = name
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

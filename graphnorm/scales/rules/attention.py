@@ -43,7 +43,8 @@ def attention(ctx: Propagation, node: Node) -> None:
 
 
 def _with_heads(ctx: Propagation, name: str, heads: int) -> Labels:
-    labels = np.where(ctx.labels(name) == FREE, PINNED, ctx.labels(name))
+    found = ctx.labels(name)
+    labels = np.where(found == FREE, PINNED, found)
     if labels.ndim == 4:
         return labels
     batch, length, size = ctx.shape(name)

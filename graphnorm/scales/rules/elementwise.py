@@ -14,7 +14,7 @@ import numpy as np
 
 from graphnorm.ir import FLOAT_TYPES, Node, float_format
 from graphnorm.scales.demands import fit
-from graphnorm.scales.labels import FREE, PINNED, Labels, align, overlay, pinned
+from graphnorm.scales.labels import FREE, PINNED, Labels, align, overlay, pinned, squeeze_constant_axes
 from graphnorm.scales.registry import Apply, Rule
 
 if TYPE_CHECKING:
@@ -104,9 +104,18 @@ def choose_second(ctx: Propagation, node: Node) -> None:
 
 
 def where(ctx: Propagation, node: Node) -> None:
-    if not ctx.is_constant(node.inputs[0]):
-        ctx.pin_value(node.inputs[0])
-    ctx.set(node.outputs[0], align(tied(ctx, node.inputs[1:]), ctx.rank(node.outputs[0])))
+    """With a known condition each entry carries the scale of the branch that it takes."""
+    condition, first, second = node.inputs
+    chosen = ctx.constant(condition)
+    rank = ctx.rank(node.outputs[0])
+    if chosen is not None and not ctx.value(condition).dynamic:
+        a, b = (align(ctx.labels(name), rank) for name in (first, second))
+        mask = chosen.reshape((1,) * (rank - chosen.ndim) + chosen.shape).astype(bool)
+        ctx.set(node.outputs[0], squeeze_constant_axes(np.where(mask, a, b)))
+        return
+    if not ctx.is_constant(condition):
+        ctx.pin_value(condition)
+    ctx.set(node.outputs[0], align(tied(ctx, node.inputs[1:]), rank))
 
 
 def multiply(ctx: Propagation, node: Node) -> None:

@@ -38,7 +38,7 @@ _RANDOM = (
     "aten::multinomial",
 )  # fmt: skip
 _GENERATES = (
-    "Constant", "ConstantOfShape", "EyeLike", "Range", "AffineGrid", "BlackmanWindow", "HammingWindow",
+    "Constant", "ConstantOfShape", "Range", "AffineGrid", "BlackmanWindow", "HammingWindow",
     "HannWindow", "MelWeightMatrix", "ImageDecoder",
 )  # fmt: skip
 _LOSSES = ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "aten::_ctc_loss")

@@ -59,10 +59,11 @@ def gather_nd(ctx: Propagation, node: Node) -> None:
     batch = int(node.attributes.get("batch_dims", 0))
     sizes, depth = ctx.shape(index), ctx.shape(index)[-1]
     positions, indexed = _known(ctx, index), range(batch, batch + depth)
-    if positions is not None and batch == 0 and any(labels.shape[axis] > 1 for axis in indexed):
-        whole = _full(labels, shape, indexed)
-        coordinates = tuple(positions[..., i] % shape[i] for i in range(depth))
-        ctx.set(node.outputs[0], lb.squeeze_constant_axes(whole[coordinates]))
+    if positions is not None and any(labels.shape[axis] > 1 for axis in indexed):
+        whole = _full(labels, shape, range(batch + depth))
+        lead = np.indices(sizes[:-1])[:batch]  # the sample that each row of indices belongs to
+        picked = tuple(positions[..., i] % shape[batch + i] for i in range(depth))
+        ctx.set(node.outputs[0], lb.squeeze_constant_axes(whole[(*lead, *picked)]))
         return
     labels = ctx.uniform(labels, indexed, _RUN_TIME)
     middle = (1,) * (len(sizes) - 1 - batch)

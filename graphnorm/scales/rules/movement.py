@@ -24,8 +24,7 @@ Move = Callable[["Propagation", Node, Labels], "list[Labels] | None"]
 
 
 def reshape(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
-    moved = lb.reshape(labels, ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0]))
-    return [lb.squeeze_constant_axes(moved)]  # batches merged with heads, and split again
+    return [lb.reshape(labels, ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0]))]
 
 
 def transpose(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
@@ -138,6 +137,8 @@ def apply_move(ctx: Propagation, node: Node) -> None:
     if moved is None:
         labels = ctx.uniform(labels, range(labels.ndim), "moved by amounts known only at run time")
         moved = [labels.reshape(-1)[:1]] * len(node.outputs)
+    if MOVES[node.op] is reshape:  # a batch may have been merged with heads and split again
+        moved = [lb.squeeze_constant_axes(part) for part in moved]
     for name, part in zip(node.outputs, moved, strict=False):
         ctx.set(name, part)
 
@@ -153,7 +154,7 @@ def embedding(ctx: Propagation, node: Node) -> None:
 
 
 def only_shape(ctx: Propagation, node: Node) -> None:
-    """Shape and Size read no entry."""
+    """Only the operand's shape reaches the result."""
     ctx.asked(node.inputs[0])
     ctx.set_pinned(node)
 
@@ -223,6 +224,6 @@ def _pad_value(ctx: Propagation, node: Node) -> float | None:
 RULES = (
     Rule(tuple(MOVES), "x -> moved x", apply_move, "data movement", "indices known only at run time"),
     Rule(("Concat",), "x1, .., xn -> x1 | .. | xn", concat, "data movement", "concatenated"),
-    Rule(("Shape", "Size"), "x -> 0", only_shape, "data movement", "only the shape is read"),
+    Rule(("Shape", "Size", "EyeLike"), "x -> 0", only_shape, "data movement", "only the shape is read"),
     Rule(("Pad",), "x -> x | free (zeros)", pad, "data movement", "padding mixes entries"),
 )

@@ -96,7 +96,7 @@ def _normalise(ctx: Propagation, node: Node, axes: list[int], groups: int = 0) -
             out = u.reshape((1,) * (rank - u.ndim) + u.shape)
     if ctx.is_weight(bias):
         terms = out.reshape(-1) if channelwise and out.size > 1 else out
-        if channelwise and terms.size != ctx.shape(bias)[0]:
+        if channelwise and terms.size not in (1, ctx.shape(bias)[0]):
             terms = terms.reshape(ctx.shape(bias)[0], -1)[:, 0]
         ctx.demand(bias, fit(ctx, [(1.0, terms)], ctx.shape(bias)), "bias")
     elif bias:
