@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from graphnorm import ir
 from graphnorm.errors import InputError
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.report import CheckReport, Verification
-from graphnorm.scales.labels import align
+from graphnorm.scales.labels import align, varying_axes
 from graphnorm.sources import Source, open_model
 from graphnorm.verification.certificate import Certificate, check_certificate
 from graphnorm.verification.measure import battery, measure
@@ -175,7 +176,7 @@ def _same_attributes(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
 def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
     """Least-squares label log-scales that turn the graph's weights into `other`.
 
-    One equation log(b / a) = scale per row and column of each weight, at its largest entry.
+    One equation log(b / a) = scale for each row and column (or expert) of a weight, at its largest entry.
 
     Raises:
         ValueError: a pair of weights has different shapes, signs or zeros.
@@ -195,7 +196,8 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
         same_sign = np.sign(old) == np.sign(new)
         if (~same_sign & (precision >= 1)).any():
             raise ValueError(f"weight {demand.weight!r} has entries of another sign")
-        chosen = _largest_entries(np.where(same_sign, old, 0.0))
+        sides = [varying_axes(align(labels, old.ndim)) for _, labels in demand.terms]
+        chosen = _largest_entries(np.where(same_sign, old, 0.0), sides)
         if len(chosen):
             trust = np.minimum(precision.ravel()[chosen], 1.0)
             row = sp.csr_array((len(chosen), graph.solution.basis.shape[1]))
@@ -207,21 +209,29 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
     z = np.zeros(graph.solution.count)
     if forms:
         matrix = sp.csr_array(sp.vstack(forms))
-        z = scipy.sparse.linalg.lsmr(matrix, np.concatenate(targets), atol=1e-14, btol=1e-14, maxiter=5000)[0]
+        wanted = np.concatenate(targets)
+        for _ in range(2):  # the second time on the residual, for the last digits of float64 weights
+            z = (
+                z
+                + scipy.sparse.linalg.lsmr(matrix, wanted - matrix @ z, atol=1e-14, btol=1e-14, maxiter=5000)[
+                    0
+                ]
+            )
     return graph.log_scales(z)
 
 
-def _largest_entries(values: Floats) -> np.ndarray:
-    """Flat indices of the largest |entry| of each slice along each of the first two axes."""
+def _largest_entries(values: Floats, sides: Iterable[frozenset[int]]) -> np.ndarray:
+    """Flat indices of the largest |entry| at each index of each set of axes."""
     magnitude = np.abs(values)
     index = np.arange(values.size).reshape(values.shape)
     found = [np.empty(0, dtype=np.int64)]
-    for axis in range(min(values.ndim, 2)) if values.ndim else ():
-        flat = np.moveaxis(magnitude, axis, 0).reshape(values.shape[axis], -1)
-        positions = np.moveaxis(index, axis, 0).reshape(values.shape[axis], -1)
-        best = flat.argmax(axis=1)
-        rows = np.arange(len(flat))
-        found.append(positions[rows, best][flat[rows, best] > 0])
-    if not values.ndim and magnitude > 0:
-        return np.zeros(1, dtype=np.int64)
+    for side in set(sides):
+        front = sorted(side)
+        order = [*front, *(axis for axis in range(values.ndim) if axis not in side)]
+        rows = math.prod(values.shape[axis] for axis in front)
+        flat, positions = (array.transpose(order).reshape(rows, -1) for array in (magnitude, index))
+        if flat.shape[1]:
+            best = flat.argmax(axis=1)
+            each = np.arange(rows)
+            found.append(positions[each, best][flat[each, best] > 0])
     return np.unique(np.concatenate(found))
