@@ -103,6 +103,7 @@ def canonicalize(
     if rewrite_clips:
         tell("rewriting clips")
         source, rewriting = original.rewrite_clips()
+    source.network.check_finite()
     graph = build(source.network)
     clock.lap("trace")
     problem = build_problem(graph, p, c)

@@ -113,6 +113,8 @@ def _prove(a: ir.Graph, b: ir.Graph) -> tuple[Certificate | None, str, bool]:
     weights = {name: b.weights[other] for name, other in pairing.items()}
     if all(_same_bits(a.weights[name], weights[name]) for name in a.weights):
         return None, "", True
+    a.check_finite()
+    b.check_finite()
     graph = build(a)
     try:
         x = recover(graph, weights)

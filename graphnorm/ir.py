@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from graphnorm.errors import InvalidGraphError
+from graphnorm.errors import InputError, InvalidGraphError
 
 Array = npt.NDArray[Any]
 
@@ -94,6 +94,21 @@ class Graph:
                 if name:
                     found.setdefault(name, []).append(node)
         return found
+
+    def check_finite(self) -> None:
+        """Refuse weights that hold NaN or infinities.
+
+        Raises:
+            InputError: the first such weight.
+        """
+        for name, array in self.weights.items():
+            if (
+                not np.isfinite(array.sum(dtype=np.float64))
+                and not np.isfinite(array.astype(np.float64)).all()
+            ):
+                raise InputError(
+                    f"weight {name!r} holds NaN or infinities: no rescaling of it is the same function"
+                )
 
     def verify(self) -> None:
         """Check the invariants.

@@ -23,6 +23,7 @@ from torch.export.graph_signature import (
 from graphnorm.frontends.aten import ignored_arguments, lower, tensors_in, unknown
 from graphnorm.frontends.aten_call import Call
 from graphnorm.frontends.aten_create import UNWRITTEN
+from graphnorm.frontends.routing import sink_routes
 from graphnorm.frontends.torch_inplace import Storages, functional, is_in_place
 from graphnorm.frontends.torch_nodes import (
     Symbol,
@@ -97,6 +98,7 @@ class GraphBuilder:
             weights=weights,
             constants=self.constants,
         )
+        graph = sink_routes(graph)
         graph.verify()
         return graph
 
@@ -111,7 +113,8 @@ class GraphBuilder:
             if name not in tensors and isinstance(tensor, Tensor) and tensor.layout == torch.strided
         }
         # A buffer that no state_dict holds would be computed anew by whoever loads the weights.
-        return classify(tensors, self.mutated | set(signature.non_persistent_buffers), others)
+        frozen = self.mutated | set(signature.non_persistent_buffers)
+        return classify(tensors, frozen, others, signature.parameters)
 
     def _bind_input(self, node: fx.Node, spec: InputSpec) -> Any:
         if spec.kind in STATE_KINDS and spec.target is not None:

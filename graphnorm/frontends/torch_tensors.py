@@ -109,6 +109,9 @@ def _identity(tensor: Tensor) -> object:
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
+_CHECKED_AT_ONCE = 1 << 14  # entries of a parameter
+
+
 @dataclass(frozen=True, slots=True)
 class StateTensors:
     """A model's tensors by name: those that may be rescaled, and those that may not."""
@@ -120,13 +123,17 @@ class StateTensors:
 
 
 def classify(
-    state: Mapping[str, Tensor], immutable: Iterable[str] = (), others: Mapping[str, Tensor] | None = None
+    state: Mapping[str, Tensor],
+    immutable: Iterable[str] = (),
+    others: Mapping[str, Tensor] | None = None,
+    parameters: Iterable[str] = (),
 ) -> StateTensors:
     """Sort the tensors of a model; a tensor under two names is kept under the first.
 
     Float tensors are pinned where one weight cannot be changed alone: their memory overlaps that of
     another or of a tensor in ``others``, the program writes to them (``immutable``), or they hold
-    infinities (masks).
+    infinities (masks).  Large ``parameters`` are not read here, which would cost as much as the export of
+    a model: `Graph.check_finite` does, once their values are needed.
 
     Raises:
         InputError: a float tensor holds NaN or has no data.
@@ -134,6 +141,7 @@ def classify(
     found = StateTensors()
     owners: dict[object, str] = {}
     frozen = set(immutable)
+    trusted = {name for name in parameters if state[name].numel() > _CHECKED_AT_ONCE}
     for name, tensor in state.items():
         check_readable(name, tensor)
         first = owners.setdefault(_identity(tensor), name)
@@ -143,7 +151,9 @@ def classify(
                 found.pinned[first] = found.weights.pop(first)
         elif dtype_name(tensor.dtype) not in FLOAT_TYPES:
             found.integers[name] = tensor
-        elif name in frozen or not has_own_entries(tensor) or not _is_finite(name, tensor):
+        elif (
+            name in frozen or not has_own_entries(tensor) or not (name in trusted or _is_finite(name, tensor))
+        ):
             found.pinned[name] = tensor
         else:
             found.weights[name] = tensor
