@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from graphnorm import ir
 from graphnorm.scales.constraints import Constraints, Rows
-from graphnorm.scales.demands import Demand, reconcile
+from graphnorm.scales.demands import Demand
 from graphnorm.scales.elimination import Solution, eliminate, rank_free
 from graphnorm.scales.labels import Labels
 from graphnorm.scales.propagate import Scales, propagate
+from graphnorm.scales.reconcile import reconcile
 from graphnorm.scales.registry import Registry
 from graphnorm.scales.rules import default_registry
 

@@ -132,6 +132,18 @@ def repeated_token() -> Function:
     )  # fmt: skip
 
 
+def table(read: Callable[[Tensor, int], Tensor], *shape: int) -> Function:
+    """A table of positions, read by `read` as far as the sequence is long."""
+    return Function(
+        lambda s, x: s.b(torch.relu(s.a(x) + read(s.t, x.shape[1]))),
+        t=parameter(*shape), a=linear(3, 5), b=linear(5, 2),
+    )  # fmt: skip
+
+
+def two_windows(t: Tensor, n: int) -> Tensor:
+    return t[:n] * t[1 : n + 1]
+
+
 ROWS = torch.randn(4, 3)
 TOKENS = torch.randn(2, 4, 3)
 CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, list[Tensor], int]] = {
@@ -140,6 +152,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, list[Tensor], int]] = {
     "positions": (positions, TOKENS, [torch.randn(2, 9, 3)], 4),
     "position_gains": (position_gains, TOKENS, [torch.randn(2, 9, 3)], 8),
     "position_embedding": (position_embedding, TOKENS, [torch.randn(2, 9, 3)], 4),
+    "columns_as_positions": (lambda: table(lambda t, n: t.t()[:n], 5, 9), TOKENS, [torch.randn(2, 9, 3)], 5),
+    "square_columns": (lambda: table(lambda t, n: t.t()[:n], 5, 5), TOKENS, [torch.randn(2, 5, 3)], 5),
+    "flat_positions": (lambda: table(lambda t, n: t.view(9, 5)[:n], 45), TOKENS, [torch.randn(2, 9, 3)], 1),
+    "picked_columns": (
+        lambda: table(lambda t, n: t.t()[torch.arange(n)], 5, 9), TOKENS, [torch.randn(2, 9, 3)], 5,
+    ),
+    "two_windows": (lambda: table(two_windows, 9, 5), TOKENS, [torch.randn(2, 8, 3)], 5),
     "grid_positions": (grid_positions, torch.randn(1, 2, 4, 4), [torch.randn(1, 2, 8, 6)], 4),
     "resampled": (resampled, ROWS, [], 1),
     "repeated_row": (repeated_row, ROWS, [], 1),
@@ -148,7 +167,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, list[Tensor], int]] = {
     "temperature": (temperature, ROWS, [], 5),
     "zero_tokens": (zero_tokens, TOKENS, [], 4),
     "repeated_token": (repeated_token, TOKENS, [], 4),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -5,7 +5,7 @@ concatenations or sums.  The consumer demands a log-scale ``sum_t c_t * x[labels
 each operator of the expression says what that means for its own operands.  What cannot be carried back
 is pinned: the demanded scale must vanish, and every weight below keeps its value.
 
-Two demands on the same entries of one weight must agree (`reconcile`).
+Two demands on the same entries of one weight must agree, see `reconcile`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from graphnorm.ir import Array, Graph, Node
-from graphnorm.scales.constraints import Constraints, Rows, Term
-from graphnorm.scales.labels import FREE, PINNED, Labels, align
+from graphnorm.ir import Array, Node
+from graphnorm.scales.constraints import Term
+from graphnorm.scales.labels import FREE, PINNED, align
 
 if TYPE_CHECKING:
     from graphnorm.scales.propagate import Propagation
@@ -136,123 +135,3 @@ def fit(ctx: Propagation, terms: Sequence[Term], shape: Sequence[int]) -> tuple[
         aligned = first
     lead = rank - len(shape)
     return tuple((c, labels.reshape(labels.shape[lead:])) for c, labels in aligned)
-
-
-def reconcile(graph: Graph, demands: Sequence[Demand], constraints: Constraints) -> tuple[Demand, ...]:
-    """Make demands on the same entries agree; returns one demand per distinct region.
-
-    Demands with equal paths are compared term by term; overlapping regions with different paths
-    entry by entry.
-    """
-    kept: list[Demand] = []
-    by_weight: dict[str, list[Demand]] = {}
-    for item in demands:
-        by_weight.setdefault(item.weight, []).append(item)
-    for weight, items in by_weight.items():
-        distinct: dict[tuple[str, ...], Demand] = {}
-        for item in items:
-            key = tuple(step.key for step in item.path)
-            first = distinct.setdefault(key, item)
-            if first is not item:
-                _equate(first, item, constraints)
-                if first.role != "weight" and item.role == "weight":
-                    distinct[key] = item
-        regions = list(distinct.values())
-        if len(regions) > 1 or any(step.key.startswith("Gather") for step in regions[0].path):
-            _reconcile_overlaps(graph.weights[weight].shape, regions, constraints)
-        if _same_part(graph.weights[weight].shape, regions):
-            regions = [_whole(graph.weights[weight].shape, regions[0], constraints)]
-        kept += regions
-    return tuple(kept)
-
-
-def _same_part(shape: tuple[int, ...], regions: Sequence[Demand]) -> bool:
-    """Whether all demands are on the same entries (they agree by now)."""
-    if len(regions) == 1:
-        return True
-    index = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
-    first = regions[0].region(index)
-    return all(np.array_equal(first, other.region(index)) for other in regions[1:])
-
-
-def _whole(shape: tuple[int, ...], item: Demand, constraints: Constraints) -> Demand:
-    """Extend a demand on a part of a weight to the entries that nobody reads at the example's size.
-
-    A table of positions is read as far as the example's length; the module reads on for a longer input.
-    So what was read must move alike along the axes that were cut, and the rest moves with it.
-    """
-    cut = tuple(sorted({axis for step in item.path for axis in step.cut}))
-    same_axes = len(item.path) == 1 or all(not step.key.startswith("Gather") for step in item.path)
-    if not cut or not same_axes:
-        return item
-    size = int(np.prod(shape, dtype=np.int64))
-    region = item.region(np.arange(size).reshape(shape))
-    if len(np.unique(region)) == size:
-        return item
-    terms = [(c, align(labels, region.ndim)) for c, labels in item.terms]
-    for axis in cut:
-        first = [(c, labels.take([0], axis=axis)) for c, labels in terms]
-        reason = f"{item.weight} is read in part"
-        constraints.equation([*terms, *((-c, labels) for c, labels in first)], item.node, reason)
-        terms = first
-    whole = tuple((c, _uncut(labels, cut, len(shape))) for c, labels in terms)
-    return Demand(item.weight, (), whole, item.role, item.node)
-
-
-def _uncut(labels: Labels, cut: tuple[int, ...], rank: int) -> Labels:
-    """Labels of size 1 on the cut axes, with the weight's own rank."""
-    if labels.ndim == rank:
-        return labels
-    return labels.reshape((*labels.shape[: cut[0]], 1, *labels.shape[cut[-1] + 1 :]))
-
-
-def _equate(first: Demand, second: Demand, constraints: Constraints) -> None:
-    rank = max([1, *(labels.ndim for _, labels in first.terms + second.terms)])
-    terms = [(c, align(labels, rank)) for c, labels in first.terms]
-    terms += [(-c, align(labels, rank)) for c, labels in second.terms]
-    constraints.equation(terms, second.node, f"{first.weight} is used more than once")
-
-
-def _reconcile_overlaps(shape: tuple[int, ...], regions: Sequence[Demand], constraints: Constraints) -> None:
-    size = int(np.prod(shape, dtype=np.int64))
-    index = np.arange(size).reshape(shape)
-    owner = np.full(size, -1, dtype=np.int64)  # which demand saw an entry first, and where
-    where = np.zeros(size, dtype=np.int64)
-    tables: list[npt.NDArray[np.int64]] = []
-    for number, item in enumerate(regions):
-        region = item.region(index)
-        entries = region.ravel()
-        tables.append(_table(item.terms, region.shape))
-        unique, first = np.unique(entries, return_index=True)
-        fresh = owner[unique] < 0
-        owner[unique[fresh]] = number
-        where[unique[fresh]] = first[fresh]
-        for other in range(number + 1):
-            clash = np.flatnonzero(owner[entries] == other)
-            clash = clash[(where[entries[clash]] != clash) | (other != number)]
-            if len(clash):
-                _equate_entries(
-                    regions[other], item, tables, other, number, where[entries[clash]], clash, constraints
-                )
-
-
-def _table(terms: Sequence[Term], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    columns = [np.broadcast_to(align(labels, len(shape)), shape).ravel() for _, labels in terms]
-    return np.stack(columns, axis=1) if columns else np.zeros((int(np.prod(shape)), 0), dtype=np.int64)
-
-
-def _equate_entries(
-    first: Demand,
-    second: Demand,
-    tables: Sequence[npt.NDArray[np.int64]],
-    one: int,
-    two: int,
-    at_first: npt.NDArray[np.int64],
-    at_second: npt.NDArray[np.int64],
-    constraints: Constraints,
-) -> None:
-    coefficients = tuple(c for c, _ in first.terms) + tuple(-c for c, _ in second.terms)
-    if coefficients:
-        rows = np.concatenate([tables[one][at_first], tables[two][at_second]], axis=1)
-        reason = f"{first.weight} is used more than once"
-        constraints.rows.append(Rows(coefficients, np.unique(rows, axis=0), second.node, reason))

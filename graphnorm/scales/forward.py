@@ -94,7 +94,7 @@ class Expressions:
     def _open(self, index: int, node: Node) -> None:
         opened = {x: self._labels[x] for x in self._to_open(node) if x in self._labels}
         if node.op in _CUTS and self.is_read_in_part(node.inputs[0]):
-            # The module reads on for a longer input: what was cut moves alike, see `demands._whole`.
+            # The module reads on for a longer input: what was cut moves alike, see `reconcile`.
             first = node.inputs[0]
             opened[first] = self._ctx.uniform(opened[first], self._cut_axes(node), "weight read in part")
         self._labels.update(self._ctx.apply_to_weights(index, node, opened))

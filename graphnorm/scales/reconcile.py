@@ -1,0 +1,136 @@
+"""Demands on one weight made to agree, and extended to entries that nobody reads at the example's size.
+
+A table of positions is read as far as the example's length; the module reads on for a longer input.  So
+what was read must move alike along the axes that were cut, and the rest moves with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from graphnorm.ir import Graph
+from graphnorm.scales.constraints import Constraints, Rows, Term
+from graphnorm.scales.demands import Demand
+from graphnorm.scales.labels import align
+
+Integers = npt.NDArray[np.int64]
+
+
+def reconcile(graph: Graph, demands: Sequence[Demand], constraints: Constraints) -> tuple[Demand, ...]:
+    """Make demands on the same entries agree; returns one demand per distinct region.
+
+    Demands with equal paths are compared term by term; overlapping regions with different paths
+    entry by entry.
+    """
+    kept: list[Demand] = []
+    by_weight: dict[str, list[Demand]] = {}
+    for item in demands:
+        by_weight.setdefault(item.weight, []).append(item)
+    for weight, items in by_weight.items():
+        distinct: dict[tuple[str, ...], Demand] = {}
+        for item in items:
+            key = tuple(step.key for step in item.path)
+            first = distinct.setdefault(key, item)
+            if first is not item:
+                _equate(first, item, constraints)
+                if first.role != "weight" and item.role == "weight":
+                    distinct[key] = item
+        regions = list(distinct.values())
+        if len(regions) > 1 or any(step.key.startswith("Gather") for step in regions[0].path):
+            _reconcile_overlaps(graph.weights[weight].shape, regions, constraints)
+        if any(step.cut for item in regions for step in item.path):
+            regions = extended(graph.weights[weight].shape, regions, constraints)
+        kept += regions
+    return tuple(kept)
+
+
+def _equate(first: Demand, second: Demand, constraints: Constraints) -> None:
+    rank = max([1, *(labels.ndim for _, labels in first.terms + second.terms)])
+    terms = [(c, align(labels, rank)) for c, labels in first.terms]
+    terms += [(-c, align(labels, rank)) for c, labels in second.terms]
+    constraints.equation(terms, second.node, f"{first.weight} is used more than once")
+
+
+def _reconcile_overlaps(shape: tuple[int, ...], regions: Sequence[Demand], constraints: Constraints) -> None:
+    size = int(np.prod(shape, dtype=np.int64))
+    index = np.arange(size).reshape(shape)
+    owner = np.full(size, -1, dtype=np.int64)  # which demand saw an entry first, and where
+    where = np.zeros(size, dtype=np.int64)
+    tables: list[npt.NDArray[np.int64]] = []
+    for number, item in enumerate(regions):
+        region = item.region(index)
+        entries = region.ravel()
+        tables.append(label_table(item.terms, region.shape))
+        unique, first = np.unique(entries, return_index=True)
+        fresh = owner[unique] < 0
+        owner[unique[fresh]] = number
+        where[unique[fresh]] = first[fresh]
+        for other in range(number + 1):
+            clash = np.flatnonzero(owner[entries] == other)
+            clash = clash[(where[entries[clash]] != clash) | (other != number)]
+            if len(clash):
+                _equate_entries(
+                    regions[other], item, tables, other, number, where[entries[clash]], clash, constraints
+                )
+
+
+def label_table(terms: Sequence[Term], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    columns = [np.broadcast_to(align(labels, len(shape)), shape).ravel() for _, labels in terms]
+    return np.stack(columns, axis=1) if columns else np.zeros((int(np.prod(shape)), 0), dtype=np.int64)
+
+
+def _equate_entries(
+    first: Demand,
+    second: Demand,
+    tables: Sequence[npt.NDArray[np.int64]],
+    one: int,
+    two: int,
+    at_first: npt.NDArray[np.int64],
+    at_second: npt.NDArray[np.int64],
+    constraints: Constraints,
+) -> None:
+    coefficients = tuple(c for c, _ in first.terms) + tuple(-c for c, _ in second.terms)
+    if coefficients:
+        rows = np.concatenate([tables[one][at_first], tables[two][at_second]], axis=1)
+        reason = f"{first.weight} is used more than once"
+        constraints.rows.append(Rows(coefficients, np.unique(rows, axis=0), second.node, reason))
+
+
+def extended(shape: tuple[int, ...], regions: Sequence[Demand], constraints: Constraints) -> list[Demand]:
+    """The same demands, or one on the whole weight where some entries are read by nobody.
+
+    The axes that were cut are those along which the set of read entries varies.
+    """
+    size = int(np.prod(shape, dtype=np.int64))
+    index = np.arange(size).reshape(shape)
+    entries = [item.region(index) for item in regions]
+    read = np.zeros(size, dtype=bool)
+    for part in entries:
+        read[part.ravel()] = True
+    if read.all() or not read.any():
+        return list(regions)
+    mask = read.reshape(shape)
+    cut = [axis for axis in range(len(shape)) if (mask != mask.take([0], axis=axis)).any()]
+    kept = tuple(1 if axis in cut else n for axis, n in enumerate(shape))
+    groups = int(np.prod(kept, dtype=np.int64))
+    group = np.broadcast_to(np.arange(groups).reshape(kept), shape).ravel()
+    found = [np.unique(group[part.ravel()], return_index=True) for part in entries]
+    lead = next((i for i, (seen, _) in enumerate(found) if len(seen) == groups), None)
+    weight = regions[0].weight
+    reason = f"{weight} is read in part"
+    tables = [label_table(item.terms, part.shape) for item, part in zip(regions, entries, strict=True)]
+    anchor = np.zeros((groups, 0), dtype=np.int64) if lead is None else tables[lead][found[lead][1]]
+    terms = () if lead is None else regions[lead].terms
+    for item, part, table in zip(regions, entries, tables, strict=True):
+        coefficients = tuple(c for c, _ in item.terms) + tuple(-c for c, _ in terms)
+        if coefficients:
+            rows = np.concatenate([table, anchor[group[part.ravel()]]], axis=1)
+            constraints.rows.append(Rows(coefficients, np.unique(rows, axis=0), item.node, reason))
+    if lead is None:
+        return [Demand(weight, (), (), "fixed", regions[0].node, reason)]
+    whole = tuple((c, anchor[:, i].reshape(kept)) for i, (c, _) in enumerate(terms))
+    role = next((item.role for item in regions if item.role == "weight"), regions[lead].role)
+    return [Demand(weight, (), whole, role, regions[lead].node, regions[lead].reason)]
