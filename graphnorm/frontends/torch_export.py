@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from graphnorm.errors import ExportError, InputError, ModelFileError
 from graphnorm.frontends.aten_decomposition import can_be_simpler, decompositions
 from graphnorm.frontends.torch_graph import GraphBuilder
-from graphnorm.frontends.torch_inplace import hidden_views, is_functional_enough
+from graphnorm.frontends.torch_inplace import hidden_views, is_functional_enough, without_idle_dropout
 from graphnorm.ir import Graph
 
 FORCE_SAFE_LOAD = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -84,6 +84,8 @@ def _program(
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
     with _border("the exported program cannot be decomposed"):
+        if hidden_views(program):
+            program = without_idle_dropout(program)
         known = torch.export.default_decompositions()
         suspects = hidden_views(program)
         table = decompositions() | {op: known[op] for op in suspects if op in known}

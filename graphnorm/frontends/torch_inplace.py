@@ -8,6 +8,7 @@ does by itself.  Everything else is left to `run_decompositions`.
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import torch
@@ -107,6 +108,18 @@ def hidden_views(program: ExportedProgram) -> set[OpOverload]:
     return {op for op in targets if _is_composite(op) and not _declares_views(op) and not _is_new(op)}
 
 
+def without_idle_dropout(program: ExportedProgram) -> ExportedProgram:
+    """The same program, in which dropout in evaluation mode is its operand; outputs keep theirs."""
+    graph = copy.deepcopy(program.graph)
+    results = set(graph.output_node().all_input_nodes)
+    for node in list(graph.nodes):
+        if _is_idle_dropout(node) and node not in results:
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            graph.erase_node(node)
+    module = fx.GraphModule(program.graph_module, graph)
+    return program._update(module, program.graph_signature)
+
+
 def _is_harmless(node: fx.Node, storages: Storages) -> bool:
     """Whether the tensor that a node writes to is new and held by nobody else under another shape."""
     if not is_in_place(node):
@@ -145,8 +158,12 @@ def _is_same_tensor(node: fx.Node) -> bool:
         node.args[0] if node.args else None, fx.Node
     ):
         return False
-    passes = _base(node.target) in _DROPOUTS and len(node.args) == 3 and node.args[2] is False
-    return passes or is_in_place(node)
+    return _is_idle_dropout(node) or is_in_place(node)
+
+
+def _is_idle_dropout(node: fx.Node) -> bool:
+    named = isinstance(node.target, OpOverload) and _base(node.target) in _DROPOUTS
+    return named and len(node.args) == 3 and node.args[2] is False
 
 
 def _makes_new_tensor(node: fx.Node) -> bool:

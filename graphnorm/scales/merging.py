@@ -20,7 +20,7 @@ from graphnorm.scales.constraints import Rows
 Integers = npt.NDArray[np.int64]
 Table = tuple[npt.NDArray[np.float64], Integers]
 """Equations as coefficients and labels, (rows, terms) each."""
-_DENOMINATOR = 720720  # ratios of coefficients are compared as multiples of 1 / lcm(1..14)
+_ROUNDING = 1e-12  # coefficients are simple fractions: what is left of a sum that should be 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,10 @@ def _congruent(tables: Sequence[Table]) -> Integers:
             used = coefficients[:, column] != 0
             others = [i for i in range(width) if i != column]
             scaled = coefficients[used][:, others] / coefficients[used, column][:, None]
-            keys.append(np.column_stack([labels[used][:, others], np.rint(scaled * _DENOMINATOR)]))
+            bits = (scaled + 0.0).view(np.int64)  # equal or not: no tolerance
+            keys.append(np.column_stack([labels[used][:, others], bits]))
             own.append(labels[used, column])
-        key, label = np.concatenate(keys).astype(np.int64), np.concatenate(own)
+        key, label = np.concatenate(keys), np.concatenate(own)
         order = np.lexsort(key.T)
         same = (key[order][1:] == key[order][:-1]).all(axis=1)
         pairs = np.column_stack([label[order][1:], label[order][:-1]])[same]
@@ -144,5 +145,5 @@ def _combine(
         same = labels[:, column] == labels[:, column - 1]
         coefficients[same, column] += coefficients[same, column - 1]
         coefficients[same, column - 1] = 0
-    coefficients[labels == 0] = 0
+    coefficients[(labels == 0) | (np.abs(coefficients) < _ROUNDING)] = 0
     return coefficients, labels
