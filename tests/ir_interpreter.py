@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from graphnorm.ir import Array, Graph, Node
 
-OPSET = min(onnx.defs.onnx_opset_version(), 25)
+OPSET = onnx.defs.onnx_opset_version()
 
 
 def run(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -34,7 +34,7 @@ def run(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
             if name:
                 declared = graph.values[name]
                 result = np.asarray(result)
-                if declared.shape != result.shape or declared.dtype != result.dtype.name:
+                if declared.shape not in (None, result.shape) or declared.dtype != result.dtype.name:
                     raise ValueError(
                         f"{node.name} ({node.op}): {name!r} is {result.dtype}{result.shape}, not {declared}"
                     )
@@ -118,34 +118,55 @@ def _adaptive_pool(reduce: Callable[..., Any]) -> Callable[[Node, list[Array | N
         assert x is not None
         rank, size = node.attributes["kernel_rank"], node.attributes["output_size"]
         result = np.empty((*x.shape[:-rank], *size), dtype=x.dtype)
+        places = np.zeros(result.shape, dtype=np.int64)
+        index = np.arange(np.prod(x.shape[-rank:])).reshape(x.shape[-rank:])
         for cell in itertools.product(*map(range, size)):
             window: Any = tuple(
                 slice(i * n // m, -(-(i + 1) * n // m))
                 for i, n, m in zip(cell, x.shape[-rank:], size, strict=True)
             )
             place: Any = (..., *cell)
-            result[place] = reduce(x[(..., *window)], axis=tuple(range(-rank, 0)))
-        return [result]
+            inside = x[(..., *window)]
+            result[place] = reduce(inside, axis=tuple(range(-rank, 0)))
+            largest = inside.reshape(*inside.shape[:-rank], -1).argmax(-1)
+            places[place] = index[window].ravel()[largest]
+        return [result, places][: len(node.outputs)]
 
     return pool
 
 
-def _spread_of(node: Node, operands: list[Array | None]) -> list[Array]:
-    (x,) = operands
-    assert x is not None
-    attributes = node.attributes
-    function = np.var if node.op.endswith("var") else np.std
-    axes, ddof = tuple(attributes["axes"]), attributes["correction"]
-    return [np.asarray(function(x, axis=axes, ddof=ddof, keepdims=bool(attributes["keepdims"])))]
+def _running(choose: Callable[..., Any]) -> Callable[[Node, list[Array | None]], list[Array]]:
+    def run_along(node: Node, operands: list[Array | None]) -> list[Array]:
+        (x,) = operands
+        assert x is not None
+        axis = node.attributes["axis"]
+        values = choose.accumulate(x, axis=axis)  # type: ignore[attr-defined]
+        steps = np.arange(x.shape[axis]).reshape([-1] + [1] * (x.ndim - axis - 1))
+        return [values, np.maximum.accumulate(np.where(x == values, steps, 0), axis=axis)]
+
+    return run_along
 
 
-def _index(node: Node, operands: list[Array | None]) -> list[Array]:
-    x, *indices = operands
+def _empty(node: Node, operands: list[Array | None]) -> list[Array]:
+    return [np.zeros(node.attributes["shape"], helper.tensor_dtype_to_np_dtype(node.attributes["dtype"]))]
+
+
+def _multinomial(node: Node, operands: list[Array | None]) -> list[Array]:
+    (logarithms,) = operands
+    assert logarithms is not None
+    powers = np.exp(logarithms.astype(np.float64))
+    rows = [
+        np.random.default_rng(0).choice(len(row), node.attributes["sample_size"], p=row / row.sum())
+        for row in powers
+    ]
+    return [np.stack(rows)]
+
+
+def _angle(node: Node, operands: list[Array | None]) -> list[Array]:
+    y, x = operands
     assert x is not None
-    key: list[Any] = [slice(None)] * (max(node.attributes["axes"]) + 1)
-    for axis, index in zip(node.attributes["axes"], indices, strict=True):
-        key[axis] = index
-    return [x[tuple(key)]]
+    assert y is not None
+    return [np.arctan2(y, x)]
 
 
 def _pad(node: Node, operands: list[Array | None]) -> list[Array]:
@@ -190,6 +211,30 @@ def _recurrent(node: Node, operands: list[Array | None]) -> list[Array]:
     return [np.concatenate(pair, axis=0 if i else 1) for i, pair in enumerate(zip(*both, strict=True))]
 
 
+def _projected(node: Node, operands: list[Array | None]) -> list[Array]:
+    """An LSTM whose hidden state is a projection; gates in the order i, o, f, c."""
+    x, w, r, b, _, hidden, cell, projection = operands
+    assert x is not None
+    assert w is not None
+    assert r is not None
+    assert hidden is not None
+    assert cell is not None
+    assert projection is not None
+    every, last_h, last_c = [], [], []
+    for d in range(w.shape[0]):
+        bias = 0 if b is None else sum(np.split(b[d], 2))
+        h, c, outputs = hidden[d], cell[d], []
+        for step in x[::-1] if d else x:
+            i, o, f, g = np.split(step @ w[d].T + h @ r[d].T + bias, 4, axis=1)
+            c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+            h = (np.tanh(c) / (1 + np.exp(-o))) @ projection[d].T
+            outputs.append(h)
+        every.append(np.stack(outputs[::-1] if d else outputs))
+        last_h.append(h)
+        last_c.append(c)
+    return [np.stack(every, axis=1), np.stack(last_h), np.stack(last_c)]
+
+
 def _gather_elements(node: Node, operands: list[Array | None]) -> list[Array]:
     # the reference wants equal sizes on the other axes, ONNX only sizes that are not larger
     x, index = operands
@@ -215,7 +260,10 @@ SPECIAL: dict[str, Callable[[Node, list[Array | None]], list[Array]]] = {
     "RNN": _recurrent,
     "aten::adaptive_avg_pool": _adaptive_pool(np.mean),
     "aten::adaptive_max_pool": _adaptive_pool(np.max),
-    "aten::var": _spread_of,
-    "aten::std": _spread_of,
-    "aten::index": _index,
+    "aten::cummax": _running(np.maximum),
+    "aten::cummin": _running(np.minimum),
+    "aten::atan2": _angle,
+    "aten::empty": _empty,
+    "aten::lstm_projected": _projected,
+    "Multinomial": _multinomial,
 }

@@ -6,10 +6,9 @@ shrinks that of the weights which read it.  Where one of them is 0 the other shr
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from graphnorm.graph import RescalingGraph
 from graphnorm.objective import build_problem
@@ -22,6 +21,7 @@ DEAD = "no non-zero weight produces it, none reads it"
 NO_WAY_IN = "no non-zero weight produces it"
 NO_WAY_OUT = "no non-zero weight reads it"
 NO_WAY_THROUGH = "on one side non-zero weights join it only to channels without a minimum"
+_REASONS = (DEAD, NO_WAY_IN, NO_WAY_OUT, NO_WAY_THROUGH)  # 2 * (mass that grows) + (mass that shrinks)
 
 
 class MissingMinimum:
@@ -30,25 +30,27 @@ class MissingMinimum:
     def __init__(self, graph: RescalingGraph) -> None:
         problem = build_problem(graph)
         self.variables: Integers = solve(problem, max_cycles=0).degenerate
-        self._rising, self._falling = flows(problem, np.zeros(problem.count))
+        self._degenerate = np.zeros(problem.count, dtype=np.bool_)
+        self._degenerate[self.variables] = True
+        self._rising, self._falling = (flow > 0 for flow in flows(problem, np.zeros(problem.count)))
         self._basis = graph.solution.basis
 
     def reasons(self, labels: Integers) -> dict[str, int]:
-        """Reason -> number of labels that depend on degenerate variables alone."""
-        found: Counter[str] = Counter()
-        if len(self.variables):
-            for label in labels.tolist():
-                row = self._basis[[label]]
-                if row.nnz and np.isin(row.indices, self.variables).all():
-                    found[self._reason(int(row.indices[0]), float(row.data[0]))] += 1
-        return dict(found)
+        """Reason -> number of labels that depend on degenerate variables alone, in the order of `labels`."""
+        if not len(self.variables):
+            return {}
+        forms = self._basis[labels]
+        lengths = np.diff(forms.indptr)
+        entry = np.repeat(np.arange(len(labels)), lengths)
+        others = np.bincount(entry[~self._degenerate[forms.indices]], minlength=len(labels))
+        first = forms.indptr[:-1][(lengths > 0) & (others == 0)]
+        kinds, start, counts = np.unique(self._kinds(forms, first), return_index=True, return_counts=True)
+        return {_REASONS[kinds[i]]: int(counts[i]) for i in np.argsort(start)}
 
-    def _reason(self, variable: int, sign: float) -> str:
-        rising, falling = self._rising[variable] > 0, self._falling[variable] > 0
-        if sign < 0:
-            rising, falling = falling, rising
-        if rising and falling:
-            return NO_WAY_THROUGH
-        if rising or falling:
-            return NO_WAY_OUT if rising else NO_WAY_IN
-        return DEAD
+    def _kinds(self, forms: sp.csr_array, entries: Integers) -> Integers:
+        """Index in `_REASONS` for a form's first term; one of negative sign swaps what grows and shrinks."""
+        variables, negative = forms.indices[entries], forms.data[entries] < 0
+        rising, falling = self._rising[variables], self._falling[variables]
+        grows = np.where(negative, falling, rising)
+        shrinks = np.where(negative, rising, falling)
+        return np.asarray(2 * grows.astype(np.int64) + shrinks)

@@ -7,34 +7,76 @@ from typing import Any
 
 from graphnorm.frontends import (
     aten_activation,
+    aten_attention,
     aten_contraction,
+    aten_convolution,
+    aten_copy,
     aten_create,
+    aten_distance,
     aten_elementwise,
+    aten_embedding,
+    aten_experts,
     aten_index,
+    aten_logic,
+    aten_mask,
     aten_norm,
+    aten_order,
+    aten_overwrite,
+    aten_patches,
     aten_pool,
+    aten_quantize,
+    aten_random,
     aten_reduce,
+    aten_resize,
     aten_rnn,
+    aten_scatter,
+    aten_search,
     aten_shape,
+    aten_special,
+    aten_vision,
 )
-from graphnorm.frontends.aten_call import Call, Lowerings, Unlowerable
+from graphnorm.frontends.aten_call import Call, Unlowerable
+from graphnorm.frontends.aten_registry import Lowerings
 from graphnorm.ir import Value
 
 FAMILIES = (
     aten_activation,
+    aten_attention,
     aten_contraction,
+    aten_convolution,
+    aten_copy,
     aten_create,
+    aten_distance,
     aten_elementwise,
+    aten_embedding,
+    aten_experts,
     aten_index,
+    aten_logic,
+    aten_mask,
     aten_norm,
+    aten_order,
+    aten_overwrite,
+    aten_patches,
     aten_pool,
+    aten_quantize,
+    aten_random,
     aten_reduce,
+    aten_resize,
     aten_rnn,
+    aten_scatter,
+    aten_search,
     aten_shape,
+    aten_special,
+    aten_vision,
 )
 LOWERINGS = Lowerings()
 for _family in FAMILIES:
     LOWERINGS.include(_family.TABLE)
+
+
+def table_name(target: Any) -> str:
+    """An operator's name in the table: ``add.Tensor``, outside ATen ``torchvision.nms.default``."""
+    return str(target).removeprefix("aten.")
 
 
 def ignored_arguments(operator: str) -> tuple[int, ...]:

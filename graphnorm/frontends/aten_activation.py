@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from graphnorm.frontends.aten_call import Call, Lowerings, Number, Unlowerable, axis_of, known_shape, rank
-from graphnorm.frontends.aten_elementwise import scaled
+import math
+
+from graphnorm.frontends.aten_call import Call, Number, axis_of, known_shape, rank
+from graphnorm.frontends.aten_registry import Lowerings
+from graphnorm.frontends.aten_steps import chosen, compared, reduced, reshaped, scaled, unary
 from graphnorm.ir import Value
 
 TABLE = Lowerings()
@@ -24,13 +27,6 @@ def leaky_relu(call: Call, x: Value, slope: float = 0.01) -> None:
     call.out("LeakyRelu", x, alpha=float(slope))
 
 
-@TABLE.lowers("rrelu")
-def rrelu(call: Call, x: Value, lower: float, upper: float, training: bool = False, *_: object) -> None:
-    if training:
-        raise Unlowerable  # a random slope
-    leaky_relu(call, x, (lower + upper) / 2)
-
-
 @TABLE.lowers("hardsigmoid")
 def hardsigmoid(call: Call, x: Value) -> None:
     call.out("HardSigmoid", x, alpha=1 / 6, beta=0.5)
@@ -39,8 +35,9 @@ def hardsigmoid(call: Call, x: Value) -> None:
 @TABLE.lowers("elu")
 def elu(call: Call, x: Value, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1) -> None:
     if input_scale != 1:
-        raise Unlowerable
-    if scale == 1:
+        low = unary(call, "Elu", scaled(call, x, input_scale), alpha=float(alpha))
+        call.yields(scaled(call, chosen(call, compared(call, "Greater", x, 0), x, low), scale))
+    elif scale == 1:
         call.out("Elu", x, alpha=float(alpha))
     else:
         call.out("Selu", x, alpha=float(alpha), gamma=float(scale))
@@ -58,11 +55,25 @@ def celu(call: Call, x: Value, alpha: Number = 1) -> None:
 
 @TABLE.lowers("softplus")
 def softplus(call: Call, x: Value, beta: Number = 1, threshold: Number = 20) -> None:
-    if beta == 1:
-        call.out("Softplus", x)
-    else:
-        soft = call.step("Softplus", scaled(call, x, beta), like=x)
-        call.out("Div", soft, call.number(beta, x.dtype))
+    """``log(1 + exp(beta x)) / beta``, and x where that is as good as equal."""
+    slope = scaled(call, x, beta)
+    soft = scaled(call, unary(call, "Softplus", slope), 1 / beta)
+    if threshold < 20:
+        soft = chosen(call, compared(call, "Greater", slope, threshold), x, soft)
+    call.yields(soft)
+
+
+@TABLE.lowers("prelu")
+def prelu(call: Call, x: Value, slope: Value) -> None:
+    # torch's slope belongs to axis 1, ONNX's broadcasts from the right.
+    if rank(slope) == 1 and rank(x) > 2 and known_shape(slope) != (1,):
+        slope = reshaped(call, slope, [known_shape(slope)[0], *[1] * (rank(x) - 2)])
+    call.out("PRelu", x, slope)
+
+
+@TABLE.lowers("_prelu_kernel")
+def prelu_kernel(call: Call, x: Value, slope: Value) -> None:
+    call.out("PRelu", x, slope)
 
 
 @TABLE.lowers("log_sigmoid", "log_sigmoid_forward")
@@ -82,12 +93,12 @@ def hardshrink(call: Call, x: Value, lambd: Number = 0.5) -> None:
 
 @TABLE.lowers("threshold")
 def threshold(call: Call, x: Value, threshold: Number, value: Number) -> None:
-    if value != 0:
-        raise Unlowerable
-    if threshold == 0:
+    if value == threshold == 0:
         call.out("Relu", x)
-    else:
+    elif value == 0 and threshold > 0:
         call.out("ThresholdedRelu", x, alpha=float(threshold))
+    else:
+        call.out("Where", compared(call, "Greater", x, threshold), x, call.number(value, x.dtype))
 
 
 @TABLE.lowers("clamp", "hardtanh")
@@ -110,6 +121,15 @@ def clamp_max(call: Call, x: Value, high: Number) -> None:
 @TABLE.lowers("relu6")
 def relu6(call: Call, x: Value) -> None:
     clamp(call, x, 0, 6)
+
+
+@TABLE.lowers("_safe_softmax")
+def safe_softmax(call: Call, x: Value, axis: int, *_: object) -> None:
+    """0 in rows that are -inf throughout."""
+    x = call.typed(x, call.result.dtype)
+    axis = axis_of(axis, x)
+    empty = compared(call, "Equal", reduced(call, "ReduceMax", x, [axis]), -math.inf)
+    call.out("Where", empty, call.number(0, x.dtype), unary(call, "Softmax", x, axis=axis))
 
 
 @TABLE.lowers("clamp.Tensor")
@@ -135,19 +155,19 @@ def clamp_max_tensor(call: Call, x: Value, high: Value) -> None:
     clamp_tensor(call, x, None, high)
 
 
-@TABLE.lowers("softmax.int", "_softmax")
+@TABLE.lowers("softmax.int", "_softmax", "special_softmax")
 def softmax(call: Call, x: Value, axis: int, *_: object) -> None:
-    call.out("Softmax", call.typed(x, call.result.dtype), axis=axis_of(axis, rank(x)))
+    call.out("Softmax", call.typed(x, call.result.dtype), axis=axis_of(axis, x))
 
 
-@TABLE.lowers("log_softmax.int", "_log_softmax")
+@TABLE.lowers("log_softmax.int", "_log_softmax", "special_log_softmax")
 def log_softmax(call: Call, x: Value, axis: int, *_: object) -> None:
-    call.out("LogSoftmax", call.typed(x, call.result.dtype), axis=axis_of(axis, rank(x)))
+    call.out("LogSoftmax", call.typed(x, call.result.dtype), axis=axis_of(axis, x))
 
 
 @TABLE.lowers("glu")
 def glu(call: Call, x: Value, axis: int = -1) -> None:
-    axis = axis_of(axis, rank(x))
+    axis = axis_of(axis, x)
     half = known_shape(x)[axis] // 2
     kept = call.result.dynamic
     value = call.split(x, [half, half], axis, kept)

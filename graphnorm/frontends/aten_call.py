@@ -1,22 +1,23 @@
-"""What a lowering sees of one ATen call, and the registry of lowerings.
+"""What a lowering sees of one ATen call.
 
 A lowering is a function ``(call, *arguments)``.  The arguments come in the order of the operator's
 schema, defaults filled in; tensors come as `Value`, sizes as integers.  It emits ONNX nodes with
-`Call.step` (intermediate results) and `Call.out` (the result); it raises `Unlowerable` for what ONNX
-cannot say, and the call then becomes an ``aten::`` node.
+`Call.step` (intermediate results) and `Call.out` (the result), or declares with `Call.yields` that an
+intermediate result is the result; it raises `Unlowerable` for what ONNX cannot say, and the call then
+becomes an ``aten::`` node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from graphnorm.frontends.torch_tensors import ONNX_TYPES, dtype_name, numpy_dtype
+from graphnorm.frontends.torch_tensors import ONNX_TYPES, dtype_name, numpy_dtype, to_numpy
 from graphnorm.ir import Array, Node, Value, shape_of
 
 Number = int | float | bool
@@ -38,6 +39,7 @@ class Call:
     unique: Callable[[str], str]
     scope: str = ""
     source: str = ""
+    known: Mapping[str, Tensor] = field(default_factory=dict)  # operands whose data is known
     nodes: list[Node] = field(default_factory=list)
     values: dict[str, Value] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
@@ -45,9 +47,9 @@ class Call:
 
     @property
     def result(self) -> Value:
-        """The first output."""
+        """The first output, whose shape may be unknown."""
         first = self.outputs[0]
-        if first is None or first.shape is None:
+        if first is None:
             raise Unlowerable
         return first
 
@@ -75,12 +77,24 @@ class Call:
         """A rank-0 constant."""
         return self.constant(np.array(number, dtype=numpy_dtype(dtype)))
 
+    def data(self, value: Value) -> Array | None:
+        """What a value holds, if that is known and depends on no size that may change."""
+        if value.dynamic:
+            return None
+        tensor = self.known.get(value.name)
+        found = self.constants.get(value.name) if tensor is None else to_numpy(tensor)
+        if found is not None:
+            self.read.add(value.name)
+        return found
+
     def typed(self, operand: Value | Number, dtype: str) -> Value:
         """The operand in that type: a number becomes a constant, another type is cast."""
         if not isinstance(operand, Value):
             return self.number(operand, dtype)
         if operand.dtype == dtype:
             return operand
+        if operand.dtype.startswith("complex"):
+            raise Unlowerable
         return self.step("Cast", operand, like=operand, dtype=dtype, to=ONNX_TYPES[dtype])
 
     def step(
@@ -116,14 +130,20 @@ class Call:
         self,
         op: str,
         *operands: Operand,
-        shapes: Sequence[Sequence[int]],
+        shapes: Sequence[Sequence[int] | None],
         dynamic: frozenset[int] = frozenset(),
+        dtypes: Sequence[str] = (),
         **attributes: Any,
     ) -> list[Value]:
-        """Emit a node with several intermediate results, of the first operand's type."""
-        dtype = self._dtype_of(operands)
+        """Emit a node with several intermediate results, of the first operand's type if none is given.
+
+        A shape of None is known only at run time.
+        """
+        types = dtypes or [self._dtype_of(operands)] * len(shapes)
+        prefix = f"{self.name}.{op.rpartition(':')[2].lower()}"
         results = [
-            Value(self.unique(f"{self.name}.{op.lower()}"), tuple(shape), dtype, dynamic) for shape in shapes
+            Value(self.unique(prefix), None if shape is None else tuple(shape), dtype, dynamic)
+            for shape, dtype in zip(shapes, types, strict=True)
         ]
         self.values.update((value.name, value) for value in results)
         names = tuple(value.name for value in results)
@@ -156,6 +176,38 @@ class Call:
         self.values.update((value.name, value) for value in self.outputs if value is not None)
         names = tuple("" if value is None else value.name for value in self.outputs)
         self._emit(self.name, op, operands, names, attributes)
+
+    def wants(self, index: int) -> bool:
+        """Whether there is such an output, and somebody reads it."""
+        return index < len(self.used) and self.used[index]
+
+    def yields(self, value: Value, index: int = 0) -> None:
+        """Declare that an intermediate value is output ``index``, if that is used."""
+        if not self.wants(index):
+            return
+        result = self.outputs[index]
+        if result is None or result.dtype != value.dtype:
+            raise Unlowerable
+        if None not in (result.shape, value.shape) and result.shape != value.shape:
+            raise Unlowerable  # torch computes something else
+        self.values[result.name] = result
+        for place, node in enumerate(self.nodes):
+            if value.name in node.outputs and value.name in self.values:
+                self._rename(place, value.name, result.name)
+                return
+        self._emit(result.name, "Identity", (value,), (result.name,), {})
+
+    def _rename(self, place: int, old: str, new: str) -> None:
+        del self.values[old]
+        self.read.discard(old)
+        node = self.nodes[place]
+        name = new if node.name == old else node.name
+        outputs = tuple(new if output == old else output for output in node.outputs)
+        self.nodes[place] = replace(node, name=name, outputs=outputs)
+        for later in range(place + 1, len(self.nodes)):
+            node = self.nodes[later]
+            inputs = tuple(new if operand == old else operand for operand in node.inputs)
+            self.nodes[later] = replace(node, inputs=inputs)
 
     def out_constant(self, array: Array) -> None:
         """The call's result is a known constant: no node is needed."""
@@ -201,43 +253,6 @@ class Call:
         return self.constant(np.array(operand, dtype=np.int64)).name
 
 
-Lowering = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class Lowerings:
-    """ATen overload (``add.Tensor``) -> its lowering.
-
-    ``ignored`` lists the arguments that are read for their type only.
-    """
-
-    table: dict[str, Lowering] = field(default_factory=dict)
-    ignored: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def lowers(self, *names: str, ignores: tuple[int, ...] = ()) -> Callable[[Lowering], Lowering]:
-        """Register a lowering; a name without a dot means the ``default`` overload."""
-
-        def register(lowering: Lowering) -> Lowering:
-            for name in names:
-                self.add(name, lowering, ignores)
-            return lowering
-
-        return register
-
-    def add(self, name: str, lowering: Lowering, ignores: tuple[int, ...] = ()) -> None:
-        name = name if "." in name else f"{name}.default"
-        if name in self.table:
-            raise ValueError(f"aten::{name} has two lowerings")
-        self.table[name] = lowering
-        if ignores:
-            self.ignored[name] = ignores
-
-    def include(self, other: Lowerings) -> None:
-        """Take over another table's entries."""
-        for name, lowering in other.table.items():
-            self.add(name, lowering, other.ignored.get(name, ()))
-
-
 def known_shape(value: Value) -> tuple[int, ...]:
     """The value's shape; a call on data-dependent shapes is not lowered."""
     if value.shape is None:
@@ -250,9 +265,12 @@ def rank(value: Value) -> int:
     return len(known_shape(value))
 
 
-def axis_of(axis: int, ndim: int) -> int:
-    """The non-negative axis."""
-    return axis % ndim if ndim else 0
+def axis_of(axis: int, of: Value | int) -> int:
+    """The non-negative axis of a tensor (whose shape may be unknown), or among so many axes."""
+    if axis >= 0:
+        return axis
+    ndim = rank(of) if isinstance(of, Value) else of
+    return axis % max(ndim, 1)
 
 
 def axes_of(axes: int | Sequence[int] | None, ndim: int) -> list[int]:

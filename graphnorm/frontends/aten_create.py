@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from graphnorm.frontends.aten_call import Call, Lowering, Lowerings, Number
-from graphnorm.frontends.torch_tensors import numpy_dtype
+from graphnorm.frontends.aten_call import Call, Number
+from graphnorm.frontends.aten_registry import Lowering, Lowerings
+from graphnorm.frontends.torch_tensors import ONNX_TYPES, numpy_dtype
 from graphnorm.ir import Value
 
 TABLE = Lowerings()
@@ -59,7 +60,7 @@ UNWRITTEN = frozenset({
 
 
 def _unwritten(call: Call, *_: Any) -> None:
-    call.out("aten::empty")
+    call.out("aten::empty", shape=list(call.shape), dtype=ONNX_TYPES[call.result.dtype])
 
 
 for _name in UNWRITTEN:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from graphnorm.frontends.aten_call import Call, Lowerings, Unlowerable
+from graphnorm.frontends.aten_call import Call, Unlowerable
+from graphnorm.frontends.aten_registry import Lowerings
 from graphnorm.ir import Value
 
 TABLE = Lowerings()

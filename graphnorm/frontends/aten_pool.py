@@ -1,24 +1,26 @@
-"""ATen -> ONNX: pooling, resizing, sampling."""
+"""ATen -> ONNX: pooling."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from graphnorm.frontends.aten_call import Call, Lowering, Lowerings, Unlowerable, known_shape, rank, spread
+from graphnorm.frontends.aten_call import Call, Unlowerable, known_shape, rank, spread
+from graphnorm.frontends.aten_registry import Lowering, Lowerings
+from graphnorm.frontends.aten_steps import filled, reshaped, scaled, squeezed, unsqueezed
 from graphnorm.ir import Value
 
 TABLE = Lowerings()
 
 
-def _pool(call: Call, op: str, x: Value, ndim: int, **attributes: Any) -> None:
-    if rank(x) == ndim + 2:
-        call.out(op, x, **attributes)
-        return
-    shifted = frozenset(axis + 1 for axis in x.dynamic)
-    batched = call.step("Unsqueeze", x, [0], shape=(1, *known_shape(x)), dynamic=shifted)
-    dynamic = frozenset(axis + 1 for axis in call.result.dynamic)
-    call.out("Squeeze", call.step(op, batched, shape=(1, *call.shape), dynamic=dynamic, **attributes), [0])
+def _pooled(call: Call, op: str, x: Value, ndim: int, **attributes: Any) -> Value:
+    """A pool over the last ``ndim`` axes; torch accepts an image without batch axis."""
+    lone = rank(x) == ndim + 1
+    image = unsqueezed(call, x, [0]) if lone else x
+    dynamic = frozenset(axis + lone for axis in call.result.dynamic)
+    made = call.step(op, image, shape=(*[1] * lone, *call.shape), dynamic=dynamic, **attributes)
+    return squeezed(call, made, [0]) if lone else made
 
 
 def _max_pool(ndim: int) -> Lowering:
@@ -31,13 +33,34 @@ def _max_pool(ndim: int) -> Lowering:
         dilation: Sequence[int] = (1,),
         ceil_mode: bool = False,
     ) -> None:
-        _pool(
-            call, "MaxPool", x, ndim, kernel_shape=spread(kernel, ndim),
-            strides=spread(stride or kernel, ndim), pads=spread(padding, ndim) * 2,
-            dilations=spread(dilation, ndim), ceil_mode=int(ceil_mode),
-        )  # fmt: skip
+        attributes: dict[str, Any] = {
+            "kernel_shape": spread(kernel, ndim), "strides": spread(stride or kernel, ndim),
+            "pads": spread(padding, ndim) * 2, "dilations": spread(dilation, ndim),
+            "ceil_mode": int(ceil_mode),
+        }  # fmt: skip
+        if call.wants(1):
+            _max_pool_with_places(call, x, ndim, attributes)
+        else:
+            call.yields(_pooled(call, "MaxPool", x, ndim, **attributes))
 
     return lower
+
+
+def _max_pool_with_places(call: Call, x: Value, ndim: int, attributes: dict[str, Any]) -> None:
+    """ONNX counts places through the whole tensor, torch within one channel of one image."""
+    lone = rank(x) == ndim + 1
+    if any(axis >= rank(x) - ndim for axis in x.dynamic):
+        raise Unlowerable
+    image = unsqueezed(call, x, [0]) if lone else x
+    shape = (*[1] * lone, *call.shape)
+    dynamic = frozenset(axis + lone for axis in call.result.dynamic)
+    made = call.steps(
+        "MaxPool", image, shapes=[shape, shape], dtypes=[x.dtype, "int64"], dynamic=dynamic, **attributes
+    )
+    size = call.number(math.prod(known_shape(x)[-ndim:]), "int64")
+    made[1] = call.step("Mod", made[1], size, like=made[1])
+    for index, value in enumerate(made):
+        call.yields(squeezed(call, value, [0]) if lone else value, index)
 
 
 def _avg_pool(ndim: int) -> Lowering:
@@ -51,26 +74,37 @@ def _avg_pool(ndim: int) -> Lowering:
         count_include_pad: bool = True,
         divisor: int | None = None,
     ) -> None:
-        if divisor is not None:
-            raise Unlowerable
-        _pool(
+        if divisor is not None and ceil_mode:
+            raise Unlowerable  # windows that are cut off have other divisors
+        made = _pooled(
             call, "AveragePool", x, ndim, kernel_shape=spread(kernel, ndim),
-            strides=spread(stride or kernel, ndim), pads=spread(padding, ndim) * 2,
-            ceil_mode=int(ceil_mode), count_include_pad=int(count_include_pad),
+            strides=spread(stride or kernel, ndim), pads=spread(padding, ndim) * 2, ceil_mode=int(ceil_mode),
+            count_include_pad=int(count_include_pad or divisor is not None),
         )  # fmt: skip
+        entries = math.prod(spread(kernel, ndim))
+        call.yields(made if divisor is None else scaled(call, made, entries / divisor))
 
     return lower
 
 
 def _adaptive_pool(ndim: int, family: str) -> Lowering:
     def lower(call: Call, x: Value, *_: object) -> None:
-        if set(call.shape[-ndim:]) == {1}:
-            _pool(call, "GlobalAveragePool" if family == "avg" else "GlobalMaxPool", x, ndim)
+        before, after = known_shape(x)[-ndim:], call.shape[-ndim:]
+        fixed = not any(axis >= rank(x) - ndim for axis in x.dynamic)
+        if call.wants(1):
+            attributes = {"kernel_rank": ndim, "output_size": list(after)}
+            call.out(f"aten::adaptive_{family}_pool", x, count=2, **attributes)
+        elif set(after) == {1}:
+            name = "GlobalAveragePool" if family == "avg" else "GlobalMaxPool"
+            call.yields(_pooled(call, name, x, ndim))
         elif call.shape == x.shape:
             call.out("Identity", x)
+        elif fixed and all(n % m == 0 for n, m in zip(before, after, strict=True)):
+            windows = [n // m for n, m in zip(before, after, strict=True)]
+            name = "AveragePool" if family == "avg" else "MaxPool"
+            call.yields(_pooled(call, name, x, ndim, kernel_shape=windows, strides=windows))
         else:
-            size = list(call.shape[-ndim:])
-            call.out(f"aten::adaptive_{family}_pool", x, kernel_rank=ndim, output_size=size)
+            call.out(f"aten::adaptive_{family}_pool", x, kernel_rank=ndim, output_size=list(after))
 
     return lower
 
@@ -85,36 +119,31 @@ TABLE.add("_adaptive_avg_pool2d", _adaptive_pool(2, "avg"))
 TABLE.add("_adaptive_avg_pool3d", _adaptive_pool(3, "avg"))
 
 
-def _upsample(mode: str, **fixed: Any) -> Lowering:
-    def lower(call: Call, x: Value, *rest: object) -> None:
-        # (size, [align_corners], scales): ONNX derives the scales from the sizes, as torch does
-        # unless a fractional scale_factor is given; the mixed positions are the same in kind.
-        aligned = len(rest) > 1 and rest[1] is True
-        grid = "align_corners" if aligned else fixed.get("grid", "half_pixel")
-        extra = {name: value for name, value in fixed.items() if name != "grid"}
-        call.out("Resize", x, None, None, call.shape, mode=mode, coordinate_transformation_mode=grid, **extra)
+def _fractional_pool(ndim: int) -> Lowering:
+    def lower(call: Call, x: Value, kernel: Sequence[int], size: Sequence[int], samples: Value) -> None:
+        """Maxima over windows at random places."""
+        count = 2 if call.wants(1) else 1
+        call.out("aten::fractional_max_pool", x, samples, count=count, kernel_rank=ndim,
+                 kernel_shape=spread(kernel, ndim), output_size=spread(size, ndim))  # fmt: skip
 
     return lower
 
 
-for _kind in ("vec", "default"):
-    for _n in (1, 2, 3):
-        TABLE.add(
-            f"upsample_nearest{_n}d.{_kind}", _upsample("nearest", grid="asymmetric", nearest_mode="floor")
-        )
-        TABLE.add(
-            f"_upsample_nearest_exact{_n}d.{_kind}", _upsample("nearest", nearest_mode="round_prefer_ceil")
-        )
-    for _name in ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"):
-        TABLE.add(f"{_name}.{_kind}", _upsample("linear"))
-    TABLE.add(f"upsample_bicubic2d.{_kind}", _upsample("cubic", cubic_coeff_a=-0.75))
-    TABLE.add(f"_upsample_bilinear2d_aa.{_kind}", _upsample("linear", antialias=1))
-    TABLE.add(f"_upsample_bicubic2d_aa.{_kind}", _upsample("cubic", cubic_coeff_a=-0.5, antialias=1))
+def _max_unpool(ndim: int) -> Lowering:
+    def lower(call: Call, x: Value, places: Value, size: Sequence[int], *_: object) -> None:
+        """Puts entries back to their places in a channel that is 0 elsewhere."""
+        lead = known_shape(x)[:-ndim]
+        if any(axis >= rank(x) - ndim for axis in x.dynamic):
+            raise Unlowerable
+        inside = math.prod(known_shape(x)[-ndim:])
+        entries, index = (reshaped(call, value, [*lead, inside]) for value in (x, places))
+        empty = filled(call, [*lead, math.prod(spread(size, ndim))], 0, x.dtype, entries.dynamic)
+        made = call.step("ScatterElements", empty, index, entries, like=empty, axis=len(lead))
+        call.yields(reshaped(call, made, call.shape))
+
+    return lower
 
 
-@TABLE.lowers("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
-def grid_sampler(call: Call, x: Value, grid: Value, mode: int, padding: int, align_corners: bool) -> None:
-    call.out(
-        "GridSample", x, grid, mode=("linear", "nearest", "cubic")[mode],
-        padding_mode=("zeros", "border", "reflection")[padding], align_corners=int(align_corners),
-    )  # fmt: skip
+for _n in (2, 3):
+    TABLE.add(f"fractional_max_pool{_n}d", _fractional_pool(_n))
+    TABLE.add(f"max_unpool{_n}d", _max_unpool(_n))

@@ -5,16 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from graphnorm.frontends.aten_call import (
-    Call,
-    Lowering,
-    Lowerings,
-    Number,
-    Unlowerable,
-    axes_of,
-    axis_of,
-    rank,
-)
+from graphnorm.frontends.aten_call import Call, Number, Unlowerable, axes_of, known_shape, rank
+from graphnorm.frontends.aten_registry import Lowering, Lowerings
+from graphnorm.frontends.aten_steps import chosen, combined, compared, reduced, scaled, squeezed, unary
 from graphnorm.ir import Value
 
 TABLE = Lowerings()
@@ -24,8 +17,8 @@ Axes = int | Sequence[int] | None
 REDUCTIONS = (
     ("ReduceMean", ("mean.dim",), ("mean",)),
     ("ReduceSum", ("sum.dim_IntList",), ("sum",)),
-    ("ReduceMax", ("amax", "max.dim"), ("max",)),
-    ("ReduceMin", ("amin", "min.dim"), ("min",)),
+    ("ReduceMax", ("amax",), ("max",)),
+    ("ReduceMin", ("amin",), ("min",)),
     ("ReduceProd", ("prod.dim_int",), ("prod",)),
     ("ReduceLogSumExp", ("logsumexp",), ()),
 )
@@ -35,7 +28,7 @@ def reduce(call: Call, op: str, x: Value, axes: Axes, keepdims: bool) -> None:
     """Emit a reduction in the result's type."""
     x = call.typed(x, call.result.dtype)
     if rank(x) == 0:
-        call.out("Identity", x)
+        call.out("Abs" if op in ("ReduceL1", "ReduceL2") else "Identity", x)
     else:
         call.out(op, x, axes_of(axes, rank(x)), keepdims=int(keepdims))
 
@@ -61,6 +54,22 @@ for _op, _with_axes, _total in REDUCTIONS:
         TABLE.add(_name, _over_all(_op))
 
 
+@TABLE.lowers("nansum")
+def nansum(call: Call, x: Value, axes: Axes = None, keepdims: bool = False, *_: object) -> None:
+    if x.is_float:
+        x = chosen(call, unary(call, "IsNaN", x, "bool"), 0, x)
+    reduce(call, "ReduceSum", x, axes, keepdims)
+
+
+@TABLE.lowers("count_nonzero", "count_nonzero.dim_IntList")
+def count_nonzero(call: Call, x: Value, axes: Axes = None) -> None:
+    counted = call.typed(call.typed(x, "bool"), "int64")
+    reduce(call, "ReduceSum", counted, axes, False)
+
+
+# Norms.
+
+
 @TABLE.lowers("linalg_vector_norm")
 def vector_norm(
     call: Call, x: Value, order: Number = 2, axes: Axes = None, keepdims: bool = False, *_: object
@@ -68,50 +77,62 @@ def vector_norm(
     x = call.typed(x, call.result.dtype)
     if order in (1, 2):
         reduce(call, f"ReduceL{int(order)}", x, axes, keepdims)
-    elif math.isinf(order):
-        op = "ReduceMax" if order > 0 else "ReduceMin"
-        reduce(call, op, call.step("Abs", x, like=x), axes, keepdims)
     else:
-        raise Unlowerable
+        call.yields(norm_of(call, x, float(order), axes_of(axes, rank(x)), keepdims))
 
 
-@TABLE.lowers("norm.ScalarOpt_dim", "norm.Scalar")
-def norm(call: Call, x: Value, order: Number | None = 2, axes: Axes = None, keepdims: bool = False) -> None:
+def norm_of(call: Call, x: Value, order: float, axes: Sequence[int], keepdims: bool) -> Value:
+    """``(sum |x|^p)^(1/p)`` along axes."""
+    if order in (1, 2):
+        return reduced(call, f"ReduceL{int(order)}", x, axes, keepdims)
+    size = unary(call, "Abs", x)
+    if math.isinf(order):
+        return reduced(call, "ReduceMax" if order > 0 else "ReduceMin", size, axes, keepdims)
+    if order == 0:
+        used = unary(call, "Not", compared(call, "Equal", x, 0))
+        return reduced(call, "ReduceSum", call.typed(used, x.dtype), axes, keepdims)
+    total = reduced(call, "ReduceSum", combined(call, "Pow", size, order), axes, keepdims)
+    return combined(call, "Pow", total, 1 / order)
+
+
+@TABLE.lowers(
+    "norm.ScalarOpt_dim", "norm.Scalar", "norm.ScalarOpt_dim_dtype", "native_norm.ScalarOpt_dim_dtype"
+)
+def norm(
+    call: Call, x: Value, order: Number | None = 2, axes: Axes = None, keepdims: bool = False, *_: object
+) -> None:
     vector_norm(call, x, 2 if order is None else order, axes, keepdims)
 
 
-@TABLE.lowers("argmax", "argmin")
-def argmax(call: Call, x: Value, axis: int | None = None, keepdims: bool = False) -> None:
-    op = "ArgMax" if "argmax" in str(call.node.target) else "ArgMin"
-    if rank(x) == 0:
+@TABLE.lowers("norm.ScalarOpt_dtype", "native_norm")
+def norm_of_all(call: Call, x: Value, order: Number | None = 2, *_: object) -> None:
+    vector_norm(call, x, 2 if order is None else order)
+
+
+# Variance: the mean of the squares of what differs from the mean.
+
+
+def _spread(
+    call: Call, x: Value, axes: Axes, correction: Number | None, keepdims: bool
+) -> tuple[Value, Value]:
+    """The variance and the mean along axes."""
+    along = axes_of(axes, rank(x))
+    count = math.prod(known_shape(x)[axis] for axis in along)
+    divisor = count - (1 if correction is None else float(correction))
+    if divisor <= 0 or not rank(x) or not x.is_float:
         raise Unlowerable
-    if axis is None and not keepdims:
-        size = math.prod(x.shape or ())
-        varies = frozenset({0}) if x.dynamic else frozenset[int]()
-        x, axis = call.step("Reshape", x, [size], shape=[size], dynamic=varies), 0
-    if axis is None:
-        raise Unlowerable
-    call.out(op, x, axis=axis_of(axis, rank(x)), keepdims=int(keepdims))
+    mean = reduced(call, "ReduceMean", x, along)
+    square = combined(call, "Pow", combined(call, "Sub", x, mean), 2)
+    variance = scaled(call, reduced(call, "ReduceMean", square, along, keepdims), count / divisor)
+    return variance, mean if keepdims else squeezed(call, mean, along)
 
 
-@TABLE.lowers("cumsum")
-def cumsum(call: Call, x: Value, axis: int, *_: object) -> None:
-    if rank(x) == 0:
-        raise Unlowerable
-    call.out("CumSum", call.typed(x, call.result.dtype), call.number(axis_of(axis, rank(x)), "int64"))
-
-
-@TABLE.lowers("topk")
-def topk(call: Call, x: Value, k: int, axis: int = -1, largest: bool = True, ordered: bool = True) -> None:
-    if rank(x) == 0:
-        raise Unlowerable
-    call.out("TopK", x, [k], count=2, axis=axis_of(axis, rank(x)), largest=int(largest), sorted=int(ordered))
-
-
-def _spread_of(op: str) -> tuple[Lowering, Lowering, Lowering]:
+def _spreads(name: str) -> tuple[Lowering, Lowering, Lowering]:
     def out(call: Call, x: Value, axes: Axes, correction: Number | None, keepdims: bool) -> None:
-        correction = 1 if correction is None else correction
-        call.out(op, x, axes=axes_of(axes, rank(x)), keepdims=int(keepdims), correction=correction)
+        variance, mean = _spread(call, x, axes, correction, keepdims)
+        call.yields(unary(call, "Sqrt", variance) if name.startswith("std") else variance)
+        if name.endswith("mean"):
+            call.yields(mean, 1)
 
     def total(call: Call, x: Value, unbiased: bool = True) -> None:
         out(call, x, None, int(unbiased), False)
@@ -127,6 +148,7 @@ def _spread_of(op: str) -> tuple[Lowering, Lowering, Lowering]:
     return total, along, corrected
 
 
-for _name in ("var", "std"):
-    for _kind, _lowering in zip(("default", "dim", "correction"), _spread_of(f"aten::{_name}"), strict=True):
+# torch takes std_mean apart itself; kept whole, sizes that vary make it fail.
+for _name in ("var", "std", "var_mean"):
+    for _kind, _lowering in zip(("default", "dim", "correction"), _spreads(_name), strict=True):
         TABLE.add(f"{_name}.{_kind}", _lowering)

@@ -2,6 +2,8 @@
 
 torch stacks the gates of an LSTM as (i, f, g, o), ONNX as (i, o, f, g); of a GRU as (r, z, n) and
 (z, r, n).  Weights are reordered by nodes, so that a rescaling finds its way back to the parameters.
+An LSTM whose hidden state is projected is none of ONNX's: ``aten::lstm_projected`` is ONNX's LSTM with one
+more operand, the projections ``[directions, projected, hidden]``.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphnorm.frontends.aten_call import Call, Lowering, Lowerings, Unlowerable, known_shape, rank
+from graphnorm.frontends.aten_call import Call, Unlowerable, known_shape, rank
+from graphnorm.frontends.aten_registry import Lowering, Lowerings
+from graphnorm.frontends.aten_steps import joined, reshaped, turned, unsqueezed
 from graphnorm.ir import Value
 
 TABLE = Lowerings()
@@ -28,15 +32,7 @@ def _gates(call: Call, weight: Value, order: Sequence[int]) -> Value:
         size = known_shape(weight)[0] // len(order)
         blocks = call.split(weight, [size] * len(order), 0, frozenset())
         weight = call.step("Concat", *(blocks[i] for i in order), like=weight, axis=0)
-    return call.step("Unsqueeze", weight, [0], shape=(1, *known_shape(weight)))
-
-
-def _joined(call: Call, values: Sequence[Value], axis: int = 0) -> Value:
-    if len(values) == 1:
-        return values[0]
-    shape = list(known_shape(values[0]))
-    shape[axis] = sum(known_shape(value)[axis] for value in values)
-    return call.step("Concat", *values, shape=shape, dynamic=values[0].dynamic, axis=axis)
+    return unsqueezed(call, weight, [0])
 
 
 def _recurrent(aten: str) -> Lowering:
@@ -56,13 +52,14 @@ def _recurrent(aten: str) -> Lowering:
     ) -> None:
         directions = 2 if bidirectional else 1
         states = [initial] if isinstance(initial, Value) else list(initial)
-        each = 4 if has_biases else 2
-        if rank(x) != 3 or len(parameters) != each * layers * directions:
-            raise Unlowerable  # a packed sequence, or an LSTM with projections
+        each = len(parameters) // (layers * directions)
+        projected = each - (4 if has_biases else 2) == 1
+        if rank(x) != 3:
+            raise Unlowerable
         if batch_first:
-            x = _turned(call, x, [1, 0, 2])
+            x = turned(call, x, [1, 0, 2])
         time, batch, _ = known_shape(x)
-        hidden = known_shape(states[0])[2]
+        hidden, size = known_shape(states[-1])[2], known_shape(states[0])[2]  # of the cell, of its output
         attributes = dict(extra) | {
             "direction": "bidirectional" if bidirectional else "forward",
             "hidden_size": hidden,
@@ -73,22 +70,25 @@ def _recurrent(aten: str) -> Lowering:
         finals: list[list[Value]] = [[] for _ in states]
         for layer in range(layers):
             mine = parameters[layer * each * directions : (layer + 1) * each * directions]
-            stacked = [[_gates(call, weight, order) for weight in mine[i::each]] for i in range(each)]
+            stacked = [
+                [_gates(call, weight, order) for weight in mine[i::each]] for i in range(each - projected)
+            ]
             bias = None
             if has_biases:
                 pairs = zip(stacked[2], stacked[3], strict=True)
-                bias = _joined(call, [_joined(call, pair, axis=1) for pair in pairs])
+                bias = joined(call, [joined(call, pair, 1) for pair in pairs], 0)
+            operands = [x, joined(call, stacked[0], 0), joined(call, stacked[1], 0), bias, None,
+                        *(start[layer] for start in starts)]  # fmt: skip
+            if projected:
+                operands.append(joined(call, [unsqueezed(call, p, [0]) for p in mine[each - 1 :: each]], 0))
+            finals_of = [(directions, batch, known_shape(state)[2]) for state in states]
             results = call.steps(
-                op, x, _joined(call, stacked[0]), _joined(call, stacked[1]), bias, None,
-                *(start[layer] for start in starts),
-                shapes=[(time, directions, batch, hidden), *[(directions, batch, hidden)] * len(states)],
-                **attributes,
+                "aten::lstm_projected" if projected else op, *operands,
+                shapes=[(time, directions, batch, size), *finals_of], **attributes,
             )  # fmt: skip
             for final, state in zip(finals, results[1:], strict=True):
                 final.append(state)
-            turned = _turned(call, results[0], [0, 2, 1, 3])
-            x = call.step("Reshape", turned, [time, batch, directions * hidden],
-                          shape=(time, batch, directions * hidden))  # fmt: skip
+            x = reshaped(call, turned(call, results[0], [0, 2, 1, 3]), [time, batch, directions * size])
             if dropout and train and layer < layers - 1:
                 x = call.step(
                     "Dropout", x, call.number(dropout, "float32"), call.number(True, "bool"), like=x
@@ -99,12 +99,6 @@ def _recurrent(aten: str) -> Lowering:
             call.out_at(index, "Concat", *final, axis=0)
 
     return lower
-
-
-def _turned(call: Call, x: Value, perm: list[int]) -> Value:
-    shape = [known_shape(x)[axis] for axis in perm]
-    dynamic = frozenset(new for new, old in enumerate(perm) if old in x.dynamic)
-    return call.step("Transpose", x, shape=shape, dynamic=dynamic, perm=perm)
 
 
 for _name in CELLS:

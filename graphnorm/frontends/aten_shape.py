@@ -9,29 +9,25 @@ import numpy as np
 
 from graphnorm.frontends.aten_call import (
     Call,
-    Lowerings,
     Number,
     Unlowerable,
     axes_of,
     axis_of,
     known_shape,
-    moved,
     rank,
-)  # fmt: skip
+)
+from graphnorm.frontends.aten_registry import Lowerings
+from graphnorm.frontends.aten_steps import flat, reshaped, turned
+from graphnorm.frontends.torch_tensors import ONNX_TYPES, numpy_dtype
 from graphnorm.ir import Value
 
 TABLE = Lowerings()
 RESHAPES = (
     "view", "reshape", "_unsafe_view", "flatten.using_ints", "unflatten.int", "atleast_1d", "atleast_2d",
+    "atleast_3d", "ravel", "_reshape_alias", "view_copy", "_reshape_copy", "_reshape_alias_copy",
 )  # fmt: skip
 PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 LAST = np.iinfo(np.int64)
-
-
-def _reshaped(call: Call, x: Value, shape: Sequence[int]) -> Value:
-    # Which axes vary after a reshape is not tracked inside one lowering: any might.
-    dynamic = frozenset(range(len(shape))) if x.dynamic else frozenset[int]()
-    return call.step("Reshape", x, list(shape), shape=shape, dynamic=dynamic)
 
 
 @TABLE.lowers(*RESHAPES)
@@ -43,12 +39,20 @@ def reshape(call: Call, x: Value, *_: object) -> None:
         call.out("Reshape", x, call.shape)
 
 
-@TABLE.lowers("permute")
+@TABLE.lowers("view.dtype", "view_copy.dtype")
+def reinterpret(call: Call, x: Value, *_: object) -> None:
+    """The same bits, read as another type."""
+    if numpy_dtype(x.dtype).itemsize != numpy_dtype(call.result.dtype).itemsize:
+        raise Unlowerable
+    call.out("BitCast", x, to=ONNX_TYPES[call.result.dtype])
+
+
+@TABLE.lowers("permute", "permute_copy")
 def permute(call: Call, x: Value, axes: Sequence[int]) -> None:
-    call.out("Transpose", x, perm=[axis_of(axis, rank(x)) for axis in axes])
+    call.out("Transpose", x, perm=[axis_of(axis, x) for axis in axes])
 
 
-@TABLE.lowers("transpose.int", "swapaxes", "swapdims")
+@TABLE.lowers("transpose.int", "swapaxes", "swapdims", "transpose_copy.int")
 def transpose(call: Call, x: Value, first: int, second: int) -> None:
     axes = list(range(rank(x)))
     if axes:
@@ -56,9 +60,17 @@ def transpose(call: Call, x: Value, first: int, second: int) -> None:
     call.out("Transpose", x, perm=axes)
 
 
-@TABLE.lowers("t", "numpy_T")
+@TABLE.lowers("t", "numpy_T", "t_copy")
 def turn(call: Call, x: Value) -> None:
     call.out("Transpose", x, perm=list(reversed(range(rank(x)))))
+
+
+@TABLE.lowers("movedim.int", "movedim.intlist", "moveaxis.int", "moveaxis.intlist")
+def move_axes(call: Call, x: Value, source: int | Sequence[int], target: int | Sequence[int]) -> None:
+    old, new = ([axes] if isinstance(axes, int) else axes for axes in (source, target))
+    places = {axis_of(to, x): axis_of(axis, x) for axis, to in zip(old, new, strict=True)}
+    rest = iter(axis for axis in range(rank(x)) if axis not in places.values())
+    call.out("Transpose", x, perm=[places[i] if i in places else next(rest) for i in range(rank(x))])
 
 
 @TABLE.lowers("mT")
@@ -66,7 +78,7 @@ def turn_matrices(call: Call, x: Value) -> None:
     transpose(call, x, -1, -2)
 
 
-@TABLE.lowers("unsqueeze")
+@TABLE.lowers("unsqueeze", "unsqueeze_copy")
 def unsqueeze(call: Call, x: Value, axis: int) -> None:
     call.out("Unsqueeze", x, [axis % (rank(x) + 1)])
 
@@ -81,7 +93,7 @@ def squeeze(call: Call, x: Value, axes: int | Sequence[int] | None = None) -> No
         call.out("Squeeze", x, chosen)
 
 
-@TABLE.lowers("expand", "broadcast_to")
+@TABLE.lowers("expand", "broadcast_to", "expand_copy")
 @TABLE.lowers("expand_as", ignores=(1,))
 def expand(call: Call, x: Value, *_: object) -> None:
     if x.shape == call.shape:
@@ -94,15 +106,17 @@ def expand(call: Call, x: Value, *_: object) -> None:
 def repeat(call: Call, x: Value, repeats: Sequence[int]) -> None:
     extra = len(repeats) - rank(x)
     if extra > 0:
-        x = _reshaped(call, x, [1] * extra + list(known_shape(x)))
+        x = reshaped(call, x, [1] * extra + list(known_shape(x)))
     call.out("Tile", x, [1] * -extra + list(repeats))
 
 
 @TABLE.lowers("cat", "concat", "concatenate")
 def cat(call: Call, tensors: Sequence[Value], axis: int = 0) -> None:
     dtype = call.result.dtype
-    if any(rank(x) != len(call.shape) for x in tensors):
-        raise Unlowerable  # the legacy empty vector
+    for x in tensors:
+        if rank(x) != len(call.shape):  # the legacy empty vector
+            call.overwrites(x)
+    tensors = [x for x in tensors if rank(x) == len(call.shape)]
     call.out("Concat", *(call.typed(x, dtype) for x in tensors), axis=axis_of(axis, len(call.shape)))
 
 
@@ -112,24 +126,32 @@ def stack(call: Call, tensors: Sequence[Value], axis: int = 0) -> None:
     shape = [1 if i == axis else size for i, size in enumerate(call.shape)]
     slices = [
         call.step(
-            "Unsqueeze", call.typed(x, call.result.dtype), [axis], shape=shape, dynamic=call.result.dynamic
+            "Unsqueeze", call.typed(x, call.result.dtype), [axis], shape=shape, dtype=call.result.dtype,
+            dynamic=call.result.dynamic,
         )
         for x in tensors
-    ]
+    ]  # fmt: skip
     call.out("Concat", *slices, axis=axis)
 
 
 @TABLE.lowers("split.Tensor", "split_with_sizes", "split.sizes", "unsafe_split.Tensor", "chunk",
               "unsafe_chunk", "tensor_split.sections", "tensor_split.indices")  # fmt: skip
 def split(call: Call, x: Value, parts: object, axis: int = 0) -> None:
-    axis = axis_of(axis, rank(x))
+    axis = axis_of(axis, x)
     sizes = [known_shape(piece)[axis] for piece in call.outputs if piece is not None]
     call.out("Split", x, sizes, count=len(sizes), axis=axis)
 
 
+@TABLE.lowers("hsplit.int", "hsplit.array", "vsplit.int", "vsplit.array", "dsplit.int", "dsplit.array")
+def split_by_name(call: Call, x: Value, parts: object) -> None:
+    """Along the axis that the first letter stands for; of a vector, along its only one."""
+    axis = "vhd".index(str(call.node.target).removeprefix("aten.")[0])
+    split(call, x, parts, min(axis, rank(x) - 1))
+
+
 @TABLE.lowers("unbind.int")
 def unbind(call: Call, x: Value, axis: int = 0) -> None:
-    axis = axis_of(axis, rank(x))
+    axis = axis_of(axis, x)
     pieces = call.split(x, [1] * len(call.outputs), axis, x.dynamic - {axis})
     for index, piece in enumerate(pieces):
         call.out_at(index, "Squeeze", piece, [axis])
@@ -137,13 +159,12 @@ def unbind(call: Call, x: Value, axis: int = 0) -> None:
 
 @TABLE.lowers("meshgrid", "meshgrid.indexing")
 def meshgrid(call: Call, tensors: Sequence[Value], indexing: str = "ij") -> None:
-    if indexing != "ij":
-        raise Unlowerable
     for index, x in enumerate(tensors):
+        axis = 1 - index if indexing == "xy" and index < 2 else index
         shape = [1] * len(tensors)
-        shape[index] = math.prod(known_shape(x))
-        if call.used[index]:
-            call.out_at(index, "Expand", _reshaped(call, x, shape), call.shape)
+        shape[axis] = math.prod(known_shape(x))
+        if call.wants(index):
+            call.out_at(index, "Expand", reshaped(call, x, shape), call.shape)
 
 
 @TABLE.lowers("flip")
@@ -154,18 +175,19 @@ def flip(call: Call, x: Value, axes: Sequence[int]) -> None:
 
 @TABLE.lowers("roll")
 def roll(call: Call, x: Value, shifts: Sequence[int], axes: Sequence[int] = ()) -> None:
-    if not axes:
-        raise Unlowerable  # rolls the flattened tensor
-    for step, (shift, axis) in enumerate(zip(shifts, axes, strict=True), start=1):
-        axis = axis_of(axis, rank(x))
-        size = known_shape(x)[axis]
-        cut = -shift % size if size else 0
-        kept = x.dynamic
-        head, tail = call.split(x, [cut, size - cut], axis, kept)
-        if step == len(axes):
-            call.out("Concat", tail, head, axis=axis)
-        else:
-            x = call.step("Concat", tail, head, like=x, axis=axis)
+    if axes:
+        for shift, axis in zip(shifts, axes, strict=True):
+            x = _rolled(call, x, shift, axis_of(axis, x))
+        call.yields(x)
+    else:
+        call.yields(reshaped(call, _rolled(call, flat(call, x), shifts[0], 0), call.shape))
+
+
+def _rolled(call: Call, x: Value, shift: int, axis: int) -> Value:
+    size = known_shape(x)[axis]
+    cut = -shift % size if size else 0
+    head, tail = call.split(x, [cut, size - cut], axis, x.dynamic)
+    return call.step("Concat", tail, head, like=x, axis=axis)
 
 
 @TABLE.lowers("pixel_shuffle")
@@ -175,7 +197,7 @@ def pixel_shuffle(call: Call, x: Value, factor: int) -> None:
         return
     *batch, channels, height, width = known_shape(x)
     n = len(batch)
-    cells = _reshaped(call, x, [*batch, channels // factor**2, factor, factor, height, width])
+    cells = reshaped(call, x, [*batch, channels // factor**2, factor, factor, height, width])
     turned = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
     _reshape_of_transposed(call, cells, turned)
 
@@ -184,21 +206,19 @@ def pixel_shuffle(call: Call, x: Value, factor: int) -> None:
 def pixel_unshuffle(call: Call, x: Value, factor: int) -> None:
     *batch, channels, height, width = known_shape(x)
     n = len(batch)
-    cells = _reshaped(call, x, [*batch, channels, height // factor, factor, width // factor, factor])
+    cells = reshaped(call, x, [*batch, channels, height // factor, factor, width // factor, factor])
     _reshape_of_transposed(call, cells, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
 
 
 @TABLE.lowers("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(call: Call, x: Value, groups: int) -> None:
     batch, channels, *space = known_shape(x)
-    cells = _reshaped(call, x, [batch, groups, channels // groups, *space])
+    cells = reshaped(call, x, [batch, groups, channels // groups, *space])
     _reshape_of_transposed(call, cells, [0, 2, 1, *range(3, rank(cells))])
 
 
 def _reshape_of_transposed(call: Call, cells: Value, perm: list[int]) -> None:
-    shape = [known_shape(cells)[axis] for axis in perm]
-    turned = call.step("Transpose", cells, shape=shape, dynamic=moved(cells.dynamic, perm), perm=perm)
-    call.out("Reshape", turned, call.shape)
+    call.out("Reshape", turned(call, cells, perm), call.shape)
 
 
 @TABLE.lowers("pad")
@@ -246,8 +266,6 @@ def triu(call: Call, x: Value, diagonal: int = 0) -> None:
 @TABLE.lowers("repeat_interleave.self_int")
 def repeat_interleave(call: Call, x: Value, repeats: int, axis: int | None = None, *_: object) -> None:
     if axis is None:
-        x, axis = _reshaped(call, x, [math.prod(known_shape(x))]), 0
-    axis = axis_of(axis, rank(x))
-    if axis in x.dynamic:
-        raise Unlowerable
+        x, axis = flat(call, x), 0
+    axis = axis_of(axis, x)
     call.out("Gather", x, np.arange(known_shape(x)[axis]).repeat(repeats), axis=axis)

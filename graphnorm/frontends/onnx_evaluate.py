@@ -19,6 +19,7 @@ from onnx import checker, helper, numpy_helper, shape_inference
 from graphnorm.frontends.onnx_bodies import Branches, Repetition
 from graphnorm.frontends.onnx_compute import EVALUATION_ERRORS, SMALL_LIMIT, fold
 from graphnorm.frontends.onnx_regions import infer_branches, infer_repetition
+from graphnorm.frontends.onnx_rewriting import Rewriting, rewrite
 from graphnorm.frontends.onnx_steps import Step
 from graphnorm.frontends.onnx_tensors import Tensors
 from graphnorm.ir import Array
@@ -29,7 +30,7 @@ class Evaluation:
     """What is known about each value at one choice of input sizes.
 
     `counts` says how often a loop runs whose trip count is not known, `uncounted` are the loops for
-    which that was asked.
+    which that was asked.  `rewritings` of nodes on sequences are kept under the name of their result.
     """
 
     types: dict[str, onnx.TypeProto]
@@ -37,6 +38,7 @@ class Evaluation:
     tainted: set[str]
     counts: Mapping[str, int] = field(default_factory=dict)
     uncounted: set[str] = field(default_factory=set)
+    rewritings: dict[str, Rewriting] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
 
@@ -48,11 +50,12 @@ class Evaluation:
 
     def copy(self) -> Evaluation:
         known = dict(self.types), dict(self.known), set(self.tainted)
-        return Evaluation(*known, self.counts, self.uncounted)
+        return Evaluation(*known, self.counts, self.uncounted, dict(self.rewritings))
 
     def adopt(self, later: Evaluation) -> None:
         """Take over what a copy has found since."""
         self.types, self.known, self.tainted = later.types, later.known, later.tainted
+        self.rewritings = later.rewritings
         self.failures += later.failures
         self.empty += later.empty
 
@@ -77,6 +80,9 @@ def evaluate(steps: Iterable[Step], state: Evaluation) -> Evaluation:
     """Walk `steps`, adding what becomes known to `state` (which is returned)."""
     for step in steps:
         _infer(step, state)
+        rewriting = rewrite(step, state)
+        if rewriting is not None:
+            evaluate(rewriting.steps, state)
         for name, value in zip(step.results, step.node.outputs, strict=True):
             if name and name not in state.types:
                 state.types[name] = _declared(value, with_shape=step.schema is None)

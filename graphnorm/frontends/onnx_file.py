@@ -100,7 +100,7 @@ class _Reading:
     def _assemble(self, sized: Sized) -> Graph:
         outputs = tuple(value.name or "" for value in self.body.outputs)
         flat = FlatGraph(self.steps, self.tensors, sized)
-        kept, folded, read = _partition(flat.steps, sized, outputs)
+        kept, folded, read = _partition(flat, sized, outputs)
         namer = Namer()
         nodes = tuple(to_node(step, namer, self.source) for step in kept)
         computed = {name: sized.first.known[name] for step in folded for name in step.results if name in read}
@@ -167,18 +167,20 @@ def _dimension(dim: int | onnx_ir.SymbolicDim, symbol: str) -> Dimension:
 
 
 def _partition(
-    steps: Sequence[Step | Glue], sized: Sized, outputs: Sequence[str]
+    flat: FlatGraph, sized: Sized, outputs: Sequence[str]
 ) -> tuple[list[Step | Glue], list[Step | Glue], set[str]]:
     """Steps that stay nodes, steps that become constants, and the names that the former read."""
     kept: list[Step | Glue] = []
     folded: list[Step | Glue] = []
     read = set(outputs)
-    for step in reversed(steps):
+    for step in reversed(flat.steps):
         results = [name for name in step.results if name]
         if step.may_fold and all(map(sized.is_foldable, results)):
             folded.append(step)
         # A varying scalar that only folded steps read is of no use any more.
-        elif not results or read.intersection(results) or not all(map(sized.first.is_constant, results)):
+        elif not results or not all(
+            name not in read and (name in flat.spare or sized.first.is_constant(name)) for name in results
+        ):
             kept.append(step)
             read.update(step.operands, step.captured)
     return kept[::-1], folded[::-1], read

@@ -7,6 +7,7 @@
            Carried(value at the start, value at the end) -> final value
            Stack(element) -> result along a new axis
 
+Nodes on sequences are replaced by nodes on their elements where those are the same at all sizes.
 What the condition is known to leave out stays out: its weights are nobody's to change.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from graphnorm.frontends.onnx_bodies import Body, Branches, Repetition
 from graphnorm.frontends.onnx_evaluate import evaluate
 from graphnorm.frontends.onnx_regions import enter
+from graphnorm.frontends.onnx_rewriting import Rewriting, numbers
 from graphnorm.frontends.onnx_sizes import Sized
 from graphnorm.frontends.onnx_steps import Step
 from graphnorm.frontends.onnx_tensors import Tensors
@@ -38,11 +40,16 @@ class Glue:
 
 
 class FlatGraph:
-    """Steps in topological order, without control flow, and the tensors that they read."""
+    """Steps in topological order, without control flow, and the tensors that they read.
+
+    Attributes:
+        spare: results that are of no use unless something reads them: sequences and their elements.
+    """
 
     def __init__(self, steps: Iterable[Step], tensors: Tensors, sized: Sized) -> None:
         self.steps: list[Step | Glue] = []
         self.tensors = Tensors()
+        self.spare: set[str] = set()
         self.tensors.include(tensors)
         self._sized = sized
         self._variation = Variation(sized)
@@ -55,9 +62,38 @@ class FlatGraph:
             elif isinstance(step, Repetition):
                 self._add_repetition(step)
             else:
-                self.steps.append(step)
-                self._variation.add(step)
+                self._add_step(step)
 
+    def _add_step(self, step: Step) -> None:
+        rewriting = self._settled_rewriting(step)
+        if rewriting is None:
+            self._append(step)
+            return
+        if rewriting.elements is not None:  # other nodes may need the sequence itself
+            self._append(step)
+            self.spare.update(step.results, *(made.results for made in rewriting.steps))
+        elif not rewriting.steps:  # a number, the same at all sizes
+            self.steps.append(step)
+        for made in rewriting.steps:
+            self._append(made)
+
+    def _append(self, step: Step) -> None:
+        self.steps.append(step)
+        self._variation.add(step)
+
+    def _settled_rewriting(self, step: Step) -> Rewriting | None:
+        """The rewriting of a node on sequences, if it holds at all sizes."""
+        first = self._sized.first
+        found = first.rewritings.get("".join(step.results[:1]))
+        if found is None or not all(self._variation.is_fixed(name) for name in numbers(step)):
+            return None
+        read = [name for name in step.operands if name in first.rewritings]
+        if any(first.rewritings[name].elements is not None and name not in self.spare for name in read):
+            return None  # made from a sequence that isn't the same at all sizes
+        if not all(map(self._variation.has_fixed_rank, step.operands)):
+            return None
+        others = [other.rewritings.get(step.results[0]) for other in self._sized.others]
+        return found if all(map(found.is_like, others)) else None
     def _add_body(self, body: Body) -> None:
         self.tensors.include(body.tensors)
         self._add(body.steps)

@@ -22,16 +22,23 @@ class Names:
         marks = [(value, value.meta[_KEY]) for _, value in defined if _KEY in value.meta]
         self._names.update((value, str(name)) for value, name in marks)
         marked = set(self._names.values())
-        taken = set(marked)
+        self._taken = set(marked)
         for part, value in defined:
             if value not in self._names and value.name:
                 keeps = part is graph and value.name not in marked
-                self._names[value] = value.name if keeps else _unused(value.name, taken)
-                taken.add(self._names[value])
+                self._names[value] = value.name if keeps else self.unused(value.name)
+                self._taken.add(self._names[value])
 
     def __call__(self, value: onnx_ir.Value | None) -> str:
         """The value's name, "" for an absent one."""
         return "" if value is None else self._names.get(value, value.name or "")
+
+    def unused(self, name: str) -> str:
+        """The name, with a number if the model has it already."""
+        found, number = name, 2
+        while found in self._taken:
+            found, number = f"{name}_{number}", number + 1
+        return found
 
     def define(self, value: onnx_ir.Value) -> bool:
         """Whether the value is defined in some graph of the model."""
@@ -93,10 +100,3 @@ def captured_values(node: onnx_ir.Node) -> list[onnx_ir.Value]:
     own = {value for part in inside for value in definitions(part)}
     reads = [value for part in inside for inner in part for value in inner.inputs if value is not None]
     return list(dict.fromkeys(value for value in reads if value.name and value not in own))
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    found, number = name, 2
-    while found in taken:
-        found, number = f"{name}_{number}", number + 1
-    return found

@@ -46,10 +46,17 @@ class Variation:
 
     def is_settled(self, name: str) -> bool:
         """Whether a value is one known number, at all sizes and for all weights."""
-        state = self._sized.first
-        if not state.is_constant(name) or state.known[name].size != 1:
+        return self.is_fixed(name) and self._sized.first.known[name].size == 1
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether a value is one known array, at all sizes and for all weights."""
+        if not self._sized.first.is_constant(name) or self._sized.changes(name):
             return False
-        return not self._sized.changes(name) and not self._mask(name).any()
+        return not self._mask(name).any()
+
+    def has_fixed_rank(self, name: str) -> bool:
+        """Whether no other size gives the value another rank."""
+        return name not in self._loose
 
     def _mask(self, name: str) -> Mask:
         if name not in self._masks:
@@ -64,6 +71,8 @@ class Variation:
         op = step.node.op_type
         if op in ("Shape", "Size"):
             return self._of_sizes(step, array.shape)
+        if any(operand and operand not in self._sized.first.known for operand in step.operands):
+            return np.ones(array.shape, np.bool_)
         masks = [self._mask(operand) for operand in step.operands if operand]
         if op == "Cast":
             return masks[0]

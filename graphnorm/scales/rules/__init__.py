@@ -18,12 +18,13 @@ from graphnorm.scales.rules import (
     normalisation,
     recurrent,
     reduction,
+    routing,
     sampling,
 )
 
 _FAMILIES = (
-    movement, indexing, elementwise, reduction, sampling, contraction, convolution, einsum, attention,
-    recurrent, normalisation, control, fixed,
+    movement, indexing, routing, elementwise, reduction, sampling, contraction, convolution, einsum,
+    attention, recurrent, normalisation, control, fixed,
 )  # fmt: skip
 _BACKWARD = (expressions, expression_products)  # register how demands travel through weight expressions
 

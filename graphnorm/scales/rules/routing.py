@@ -1,0 +1,28 @@
+"""Routing: each row of the result comes from one of several experts, chosen at run time.
+
+``Route(dense, key)[t] = dense[e(t), t]``, where the expert e(t) depends on the integers ``key`` only.  A
+rescaling that keeps the dense computation keeps every selection from it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphnorm.ir import Node
+from graphnorm.scales.registry import Rule
+
+if TYPE_CHECKING:
+    from graphnorm.scales.propagate import Propagation
+
+
+def route(ctx: Propagation, node: Node) -> None:
+    """Any expert may have made a row, so all have one scale: ``[e, rows.., n] -> [rows.., n]``."""
+    dense, key = node.inputs
+    ctx.pin_value(key, "chooses the experts")
+    labels = ctx.uniform(ctx.labels(dense), [0])
+    ctx.set(node.outputs[0], labels.reshape(labels.shape[1:]))
+
+
+RULES = (
+    Rule(("graphnorm::Route",), "x (equal for all experts), 0 -> x", route, "gather and scatter", "routed"),
+)
