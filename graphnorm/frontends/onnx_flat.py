@@ -94,6 +94,7 @@ class FlatGraph:
             return None
         others = [other.rewritings.get(step.results[0]) for other in self._sized.others]
         return found if all(map(found.is_like, others)) else None
+
     def _add_body(self, body: Body) -> None:
         self.tensors.include(body.tensors)
         self._add(body.steps)

@@ -214,7 +214,7 @@ def _cast_like(step: Step, state: Evaluation) -> Rewriting | None:
     return Rewriting((_new(step, "Cast", step.operands[:1], step.results, to=kind),))
 
 
-_RULES: dict[str, Callable[[Step, "Evaluation"], Rewriting | None]] = {
+_RULES: dict[str, Callable[[Step, Evaluation], Rewriting | None]] = {
     "SplitToSequence": _split,
     "SequenceConstruct": _construct,
     "SequenceEmpty": _construct,
