@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphnorm.errors import InputError, ModelFileError
 from graphnorm.frontends.onnx_file import load_model, read_onnx
+from graphnorm.graph import build
 from graphnorm.ir import Graph
 
 FLOAT = TensorProto.FLOAT
@@ -474,7 +475,10 @@ def test_mapped_sequences_are_opaque() -> None:
 
 def test_sequences_have_no_shape() -> None:
     graph = read_onnx(
-        make([node("SequenceConstruct", "x x", "s"), node("ConcatFromSequence", "s", "y", axis=0)])
+        make(
+            [node("SequenceConstruct", "x x", "s"), node("SequenceAt", "s p", "y")],
+            [value("x", [1, 4]), value("p", [], INT64)],
+        )
     )
     assert graph.values["s"].shape is None
     assert graph.values["s"].dtype == "sequence"
@@ -742,3 +746,36 @@ def test_the_model_read_is_not_changed(tmp_path: Path) -> None:
     before = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
     read_onnx(model)
     assert onnx_ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize(("rows", "dimension"), [("n", 5), (4, 10)])
+def test_a_comparison_of_a_variable_size_is_no_constant(rows: int | str, dimension: int) -> None:
+    """It is false at every size that is tried, and true for longer inputs."""
+    model = make(
+        [
+            node("MatMul", "x w", "a"), node("Relu", "a", "p"), node("MatMul", "x v", "b"),
+            node("Relu", "b", "q"), node("Shape", "x", "sizes", start=0, end=1),
+            node("Greater", "sizes limit", "long"), node("Where", "long p q", "h"),
+            node("MatMul", "h o", "y"),
+        ],
+        [value("x", [rows, 3])],
+        weights=[weight("w", 3, 5), weight("v", 3, 5), weight("o", 5, 2), tensor("limit", np.array([1000]))],
+    )  # fmt: skip
+    assert build(read_onnx(model)).dimension == dimension
+
+
+def test_pieces_of_a_size_known_only_at_run_time_share_a_scale() -> None:
+    model = make(
+        [
+            node("MatMul", "x w", "a"), node("Relu", "a", "h"), node("Shape", "x", "sizes", start=0, end=1),
+            node("Min", "sizes three", "first"), node("Sub", "five first", "second"),
+            node("Concat", "first second", "cut", axis=0), node("Split", "h cut", "p q", axis=1),
+            node("Concat", "q p", "c", axis=1), node("MatMul", "c o", "y"),
+        ],
+        [value("x", ["n", 3])],
+        weights=[
+            weight("w", 3, 5), weight("o", 5, 2),
+            tensor("three", np.array([3])), tensor("five", np.array([5])),
+        ],
+    )  # fmt: skip
+    assert build(read_onnx(model)).dimension == 1

@@ -144,6 +144,13 @@ def two_windows(t: Tensor, n: int) -> Tensor:
     return t[:n] * t[1 : n + 1]
 
 
+def cut_expression() -> Function:
+    return Function(
+        lambda s, x: s.b(torch.relu(s.a(x) + (s.w.abs() * s.g).t()[: x.shape[1]])),
+        w=parameter(5, 9), g=parameter(5, 9), a=linear(3, 5), b=linear(5, 2),
+    )  # fmt: skip
+
+
 ROWS = torch.randn(4, 3)
 TOKENS = torch.randn(2, 4, 3)
 CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, list[Tensor], int]] = {
@@ -159,6 +166,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, list[Tensor], int]] = {
         lambda: table(lambda t, n: t.t()[torch.arange(n)], 5, 9), TOKENS, [torch.randn(2, 9, 3)], 5,
     ),
     "two_windows": (lambda: table(two_windows, 9, 5), TOKENS, [torch.randn(2, 8, 3)], 5),
+    "cut_expression": (cut_expression, TOKENS, [torch.randn(2, 9, 3)], 50),
     "grid_positions": (grid_positions, torch.randn(1, 2, 4, 4), [torch.randn(1, 2, 8, 6)], 4),
     "resampled": (resampled, ROWS, [], 1),
     "repeated_row": (repeated_row, ROWS, [], 1),

@@ -87,9 +87,17 @@ def einsum_shares(x: Tensor) -> Tensor:
     return turned
 
 
+def storage_replaced(x: Tensor) -> Tensor:
+    z, w = x * 3, x * 2
+    z.set_(w)  # type: ignore[call-overload]
+    w.relu_()
+    return z + w
+
+
 READ_AS_THEY_ARE = (chain, old_name, result_ignored, branch_reads_before, dropout_shares)
 DECOMPOSED = (
     view_held_before, view_written, transposed_written, reshaped_in_place, view_after, einsum_shares,
+    storage_replaced,
 )  # fmt: skip
 
 
@@ -128,6 +136,16 @@ def test_a_dropout_that_shares_what_is_written_through_a_view_is_refused() -> No
         return same
 
     with pytest.raises(ExportError, match=r"aten\.dropout.* may share"):
+        read_torch(Fn(forward), rand(3, 4))
+
+
+def test_views_that_no_schema_declares_are_refused() -> None:
+    def forward(x: Tensor) -> Tensor:
+        y = x * 2
+        torch.unsafe_split(y, 2, 1)[0].relu_()
+        return y
+
+    with pytest.raises(ExportError, match=r"unsafe_split.* may share"):
         read_torch(Fn(forward), rand(3, 4))
 
 

@@ -175,7 +175,7 @@ def _partition(
     read = set(outputs)
     for step in reversed(flat.steps):
         results = [name for name in step.results if name]
-        if step.may_fold and all(map(sized.is_foldable, results)):
+        if step.may_fold and all(sized.is_foldable(name) and flat.is_constant(name) for name in results):
             folded.append(step)
         # A varying scalar that only folded steps read is of no use any more.
         elif not results or not all(

@@ -55,6 +55,13 @@ class FlatGraph:
         self._variation = Variation(sized)
         self._add(steps)
 
+    def is_constant(self, name: str) -> bool:
+        """Whether a known array is known at all sizes, or known to change with them.
+
+        One that was the same at the sizes tried may still change at another (``length > 1000``).
+        """
+        return self._sized.changes(name) or self._variation.is_fixed(name)
+
     def _add(self, steps: Iterable[Step]) -> None:
         for step in steps:
             if isinstance(step, Branches):

@@ -16,7 +16,12 @@ from torch.export import ExportedProgram
 from graphnorm.errors import ExportError, InputError, ModelFileError
 from graphnorm.frontends.aten_decomposition import can_be_simpler, decompositions
 from graphnorm.frontends.torch_graph import GraphBuilder
-from graphnorm.frontends.torch_inplace import hidden_views, is_functional_enough, without_idle_dropout
+from graphnorm.frontends.torch_inplace import (
+    hidden_views,
+    is_functional_enough,
+    undeclared_views,
+    without_idle_dropout,
+)
 from graphnorm.ir import Graph
 
 FORCE_SAFE_LOAD = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -89,7 +94,7 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
         known = torch.export.default_decompositions()
         suspects = hidden_views(program)
         table = decompositions() | {op: known[op] for op in suspects if op in known}
-        if left := sorted(str(op) for op in suspects if op not in known):
+        if left := sorted(str(op) for op in suspects if op not in known or op in undeclared_views(suspects)):
             raise NotImplementedError(
                 f"a tensor is written in place that {', '.join(left)} may share: use the operator that "
                 "returns a new tensor"

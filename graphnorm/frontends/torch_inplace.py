@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Iterable
 
 import torch
 from torch import fx
@@ -29,7 +30,9 @@ _ALWAYS_NEW = frozenset({
 })  # fmt: skip
 _UPDATES_STATISTICS = {"batch_norm": 5, "instance_norm": 5}  # position of the flag that makes them write
 _DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
-_SHARES_STORAGE = frozenset({"_unsafe_view", "_reshape_alias", "lift_fresh", "alias"})
+_REPLACES_STORAGE = frozenset({"set_", "resize_", "resize_as_"})
+_UNDECLARED_VIEWS = frozenset({"unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"})
+_SHARES_STORAGE = _UNDECLARED_VIEWS | frozenset({"_unsafe_view", "_reshape_alias", "lift_fresh", "alias"})
 
 
 def is_functional_enough(program: ExportedProgram) -> bool:
@@ -51,7 +54,9 @@ def functional(target: object) -> object:
     namespace, _, name = target._schema.name.partition("::")
     packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
     overload = getattr(packet, target._overloadname, None)
-    if name.endswith("_") and isinstance(overload, OpOverload) and _same_arguments(target, overload):
+    if not name.endswith("_") or name in _REPLACES_STORAGE or not isinstance(overload, OpOverload):
+        return target
+    if _same_arguments(target, overload) and (name == "detach_" or not _declares_views(overload)):
         return overload
     return target
 
@@ -67,9 +72,9 @@ def _same_arguments(one: OpOverload, other: OpOverload) -> bool:
 
 
 def _mutations(graph: fx.Graph) -> list[fx.Node]:
-    return [
-        node for node in graph.nodes if isinstance(node.target, OpOverload) and node.target._schema.is_mutable
-    ]
+    """The nodes that write; `detach_` is marked so, and changes no entry."""
+    calls = [node for node in graph.nodes if isinstance(node.target, OpOverload)]
+    return [n for n in calls if n.target._schema.is_mutable and _base(n.target) != "detach_"]
 
 
 def _regions_are_functional(program: ExportedProgram) -> bool:
@@ -105,7 +110,17 @@ def hidden_views(program: ExportedProgram) -> set[OpOverload]:
             pending += [user for user in node.users if not _makes_new_tensor(user)]
             pending += [] if _makes_new_tensor(node) else node.all_input_nodes[:1]
     targets = {node.target for node in shared if isinstance(node.target, OpOverload)}
-    return {op for op in targets if _is_composite(op) and not _declares_views(op) and not _is_new(op)}
+    return {op for op in targets if _hides_view(op)}
+
+
+def undeclared_views(operators: Iterable[OpOverload]) -> set[OpOverload]:
+    """Those whose definition in terms of others doesn't say either that they return views."""
+    return {op for op in operators if _base(op) in _UNDECLARED_VIEWS}
+
+
+def _hides_view(op: OpOverload) -> bool:
+    composite = _is_composite(op) and not _declares_views(op) and not _is_new(op)
+    return composite or _base(op) in _UNDECLARED_VIEWS
 
 
 def without_idle_dropout(program: ExportedProgram) -> ExportedProgram:

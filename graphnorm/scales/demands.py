@@ -91,8 +91,6 @@ def _meet(ctx: Propagation, name: str, terms: Sequence[Term], role: str, path: t
         fix(ctx, name, reason)
         return
     if path:
-        if path[0].cut and ctx.expressions.is_read_in_part(name):
-            labels = ctx.uniform(labels, path[0].cut, "weight read in part")
         labels = np.broadcast_to(labels, ctx.shape(name))
         for step in path:
             labels = step.apply(labels)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from graphnorm.ir import Node
 from graphnorm.scales.labels import ENTRY_LIMIT, Labels, size
@@ -29,7 +30,7 @@ _PLAIN = frozenset({
     "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Identity", "Neg", "Slice", "Split",
     "Gather",
 })  # fmt: skip
-_CUTS = ("Slice", "Split", "Gather")
+_PASSES = ("Identity", "Cast", "Neg")
 
 
 class Expressions:
@@ -57,27 +58,13 @@ class Expressions:
             return None
         for leaf in leaves:
             if leaf not in self._labels:
-                self._labels[leaf] = ctx.entries(leaf, role)
+                self._labels[leaf] = self._settled(leaf, ctx.entries(leaf, role))
         nodes = {self._position[ctx.producers[x].name] for x in needed if x not in ctx.graph.weights}
         for index in sorted(nodes):
             node = ctx.graph.nodes[index]
             if any(out not in self._labels for out in node.outputs if out):
                 self._open(index, node)
         return self._labels[name]
-
-    def is_read_in_part(self, name: str) -> bool:
-        """Whether some entries of a value are read by nobody at the example's size."""
-        ctx = self._ctx
-        shape = ctx.shape(name)
-        index = np.arange(size(shape)).reshape(shape)
-        read: set[int] = set()
-        for consumer in self._consumers[name]:
-            moved = MOVES[consumer.op](ctx, consumer, index) if consumer.op in _CUTS else [index]
-            if moved is None:
-                return False  # amounts known only at run time: the rule ties what it cuts
-            for part in moved:
-                read.update(np.unique(part).tolist())
-        return len(read) < index.size
 
     def _closure(self, name: str, below: Callable[[Node], Sequence[str]]) -> list[str]:
         """The expression and the weights and expressions that `below` leads to."""
@@ -93,11 +80,8 @@ class Expressions:
 
     def _open(self, index: int, node: Node) -> None:
         opened = {x: self._labels[x] for x in self._to_open(node) if x in self._labels}
-        if node.op in _CUTS and self.is_read_in_part(node.inputs[0]):
-            # The module reads on for a longer input: what was cut moves alike, see `reconcile`.
-            first = node.inputs[0]
-            opened[first] = self._ctx.uniform(opened[first], self._cut_axes(node), "weight read in part")
-        self._labels.update(self._ctx.apply_to_weights(index, node, opened))
+        found = self._ctx.apply_to_weights(index, node, opened)
+        self._labels.update({name: self._settled(name, labels) for name, labels in found.items()})
 
     def _to_open(self, node: Node) -> Sequence[str]:
         """The operands that become data: as few as possible, since each entry of a weight costs a label."""
@@ -122,9 +106,33 @@ class Expressions:
             name = node.inputs[0]
         return True
 
-    def _cut_axes(self, node: Node) -> list[int]:
-        before = self._ctx.shape(node.inputs[0])
-        if node.op == "Gather":
-            return [int(node.attributes.get("axis", 0)) % len(before)]
-        after = self._ctx.shape(next(out for out in node.outputs if out))
-        return [axis for axis, (whole, part) in enumerate(zip(before, after, strict=True)) if whole != part]
+    def _settled(self, name: str, labels: Labels) -> Labels:
+        """Labels that don't vary along axes of which the module reads a part at the example's size.
+
+        It reads on for a longer input, so all entries along them must move alike; see `reconcile`.
+        """
+        ctx = self._ctx
+        shape = ctx.shape(name)
+        read = np.zeros(size(shape), dtype=bool)
+        self._mark_read(name, np.arange(size(shape)).reshape(shape), read)
+        if read.all():
+            return labels
+        mask = read.reshape(shape)
+        axes = [axis for axis in range(len(shape)) if (mask != mask.take([0], axis=axis)).any()]
+        return ctx.uniform(labels, [axis for axis in axes if labels.shape[axis] > 1], "weight read in part")
+
+    def _mark_read(self, name: str, index: Labels, read: npt.NDArray[np.bool_]) -> None:
+        """Mark the entries `index` of a value that somebody reads, through all movements."""
+        ctx = self._ctx
+        consumers = self._consumers.get(name, [])
+        if not consumers or name in ctx.graph.outputs:
+            read[index.ravel()] = True
+        for node in consumers:
+            moves = MOVES.get(node.op) if node.inputs[0] == name else None
+            parts = [index] if node.op in _PASSES else moves(ctx, node, index) if moves else None
+            if parts is None:  # computed with, or cut at run time, where the rule ties what it cuts
+                read[index.ravel()] = True
+                continue
+            for out, part in zip(node.outputs, parts, strict=False):
+                if out and self._consumers.get(out):
+                    self._mark_read(out, part, read)

@@ -75,7 +75,7 @@ def scatter_elements(ctx: Propagation, node: Node) -> None:
     rank = ctx.rank(data)
     axis = int(node.attributes.get("axis", 0)) % rank
     positions, shape, sizes = _known(ctx, index), ctx.shape(data), ctx.shape(updates)
-    if positions is not None:
+    if positions is not None and not ctx.value(data).dynamic:  # else entries survive at other sizes
         grid = list(np.indices(sizes))
         grid[axis] = positions % shape[axis]
         target = np.ravel_multi_index(tuple(grid), shape)
@@ -90,7 +90,7 @@ def scatter_nd(ctx: Propagation, node: Node) -> None:
     data, index, updates = node.inputs
     rank, sizes = ctx.rank(data), ctx.shape(index)
     depth, positions, shape = sizes[-1], _known(ctx, index), ctx.shape(data)
-    if positions is not None:
+    if positions is not None and not ctx.value(data).dynamic:
         coordinates = tuple(positions[..., i] % shape[i] for i in range(depth))
         rows = np.ravel_multi_index(coordinates, shape[:depth])
         rest = int(np.prod(shape[depth:], dtype=np.int64))

@@ -59,7 +59,9 @@ def slice_(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
     return [lb.slices(labels, region)]
 
 
-def split(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
+def split(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
+    if ctx.is_dynamic_argument(node, 1):  # the pieces' shapes are the example's
+        return None
     axis = int(node.attributes.get("axis", 0)) % labels.ndim
     parts: list[Labels] = []
     start = 0
@@ -131,6 +133,9 @@ def apply_move(ctx: Propagation, node: Node) -> None:
         axis = int(node.attributes.get("axis", 0)) % labels.ndim
         labels = ctx.uniform(labels, [axis], "gathered with indices known only at run time")
         moved = [lb.take(labels, np.zeros((1,) * ctx.rank(node.inputs[1]), dtype=np.int64), axis)]
+    if moved is None and node.op == "Split":
+        axis = int(node.attributes.get("axis", 0)) % labels.ndim
+        moved = [ctx.uniform(labels, [axis], "split at places known only at run time")] * len(node.outputs)
     if moved is None and node.op == "Slice" and (axes := ctx.static(node, "axes", 3)) is not None:
         cut = [int(axis) % labels.ndim for axis in axes]
         moved = [ctx.uniform(labels, cut, "sliced by amounts known only at run time")]
