@@ -104,7 +104,7 @@ def test_a_wrong_rule_is_reported() -> None:
 
 
 def test_without_new_values_the_wrong_rule_would_hardly_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_torch, "randomise", lambda module: 0)
+    monkeypatch.setattr(check_torch, "randomise", lambda module: None)
     record = filled(partial(check_torch.check, make=branches, registry=planted("Swish")))
     assert record.difference is not None
     assert record.difference < 1e-5
@@ -130,14 +130,29 @@ def test_a_model_that_cannot_be_exported_stops_there() -> None:
     assert record.outcome == "export failed"
 
 
-def test_new_values_replace_only_constant_tensors_and_keep_signs() -> None:
+def test_new_values_let_every_weight_show_and_keep_signs() -> None:
     module, _, _ = branches()
-    weight = module.get_parameter("first.weight").clone()
-    assert float64.randomise(module) == 5  # scale; gain, bias, mean and variance of the norm
-    assert torch.equal(weight, module.get_parameter("first.weight"))
+    usual, faint = module.get_parameter("gate.weight").clone(), module.get_parameter("first.weight").clone()
+    module.get_parameter("first.weight").detach().mul_(1e-10)
+    module.get_parameter("gate.weight").detach().mul_(10)
+    float64.randomise(module)
+    assert torch.equal(module.get_parameter("gate.weight"), 10 * usual)
+    assert module.get_parameter("first.weight").square().mean().sqrt().item() == pytest.approx(0.5)
+    assert torch.allclose(module.get_parameter("first.weight").sign(), faint.sign())
     assert (module.get_buffer("norm.running_var") > 0.2).all()
     assert (module.get_parameter("scale") > 0.2).all()
     assert module.get_buffer("norm.running_mean").std() > 0.05
+
+
+def test_a_comparison_that_cannot_fail_is_a_failure() -> None:
+    class Silent(Branches):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(super().forward(x).abs() + 1e6)
+
+    record = filled(partial(check_torch.check, make=lambda: (Silent(), (torch.randn(5, 4),), {})))
+    assert record.preserved
+    assert record.outcome == "outputs don't react"
+    assert "none of 3 weights changes the outputs" in markdown([record])
 
 
 def test_grouped_matrix_products_run_in_float64() -> None:

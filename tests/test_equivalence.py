@@ -33,7 +33,18 @@ def rescaled(model: nn.Module, arguments: object, spread: float = 1.0) -> nn.Mod
     return rescale_torch(model, rescale(graph, z).weights)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# Without -m slow: these of all networks.
+COMMON = (
+    "mlp", "residual_identity", "zero_pad_shortcut", "densenet", "squeeze_excite", "shuffle", "grouped",
+    "transposed_grouped", "attention_sdpa", "attention_fused", "transformer", "batch_norm_eval",
+    "batch_norm_train", "group_norm", "reglu", "shared_matrix", "embedding_tied", "low_rank", "rezero", "unet",
+    "squared_relu", "prelu", "relu6", "upsampler", "experts_soft", "experts_top", "weight_elementwise",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in COMMON else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_random_rescalings_are_proved(name: str) -> None:
     model, arguments = network(name)
     model = model.train("train" in name)

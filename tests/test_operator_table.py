@@ -82,7 +82,7 @@ class TestOneOperator:
         (gelu,) = entries("Gelu")
         assert gelu.fixed
         assert gelu.reason == "not homogeneous"
-        assert gelu.overloads == ("gelu.default",)
+        assert "gelu.default" in gelu.overloads
 
     def test_a_made_rule_has_its_makers_words(self) -> None:
         assert entries("Sqrt")[0].documentation.startswith("Homogeneous of degree k")

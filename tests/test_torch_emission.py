@@ -29,7 +29,7 @@ class Net(nn.Module):
         self.first, self.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4)
         self.second.weight = self.first.weight
         self.second.bias.requires_grad_(False)
-        self.register_buffer("gain", torch.ones(4), persistent=False)
+        self.register_buffer("gain", torch.ones(4))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.norm(self.conv(x)).relu().mean((2, 3)) * self.gain

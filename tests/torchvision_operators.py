@@ -23,11 +23,11 @@ def load() -> None:
     """Make ``torch.ops.torchvision`` available."""
     try:
         importlib.import_module("torchvision")
-        if hasattr(torch.ops.torchvision, "deform_conv2d"):
-            return
     except (ImportError, RuntimeError):  # not installed, or built for another torch
         pass
     for schema in SCHEMAS:
+        if hasattr(torch.ops.torchvision, schema.partition("(")[0]):
+            continue
         name = f"torchvision::{schema.partition('(')[0]}"
         torch.library.define(name, schema.partition("(")[1] + schema.partition("(")[2], lib=LIBRARY)
         kernel, shape = KERNELS[name.partition("::")[2]]

@@ -121,7 +121,7 @@ class _Sinking:
     def _sinks_grouped(self, node: Node) -> bool:
         """``Route(Route(a) @ w) = Route(a @ w)``: a product whose rows the same key chooses twice."""
         item = self.routed.get(node.inputs[0]) if node.op == "MatMul" else None
-        readers = self.consumers.get(node.outputs[0], [])
+        readers = self.consumers.get("".join(node.outputs[:1]), [])
         if item is None or len(readers) != 1 or node.outputs[0] in self.graph.outputs:
             return False
         if readers[0].op != ROUTE or route_key(self.graph, self.producers, readers[0]) != item.key:

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphnorm.coefficients import rescale
 from graphnorm.emission.torch_module import named_tensors, rescale_torch
 from graphnorm.frontends.torch_export import read_torch
 from graphnorm.graph import Floats, build
 from graphnorm.scales.registry import Registry
 from tools.coverage.float64 import randomise, run
 from tools.coverage.records import FELT, TOLERANCE, Record
-from tools.coverage.rescaling import describe, difference, probes, random_element
+from tools.coverage.rescaling import Coefficients, describe, difference, probes, random_element
 
 Build = Callable[[], tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]
 
@@ -37,7 +36,7 @@ def check(record: Record, make: Build, registry: Registry | None = None) -> Iter
     start = time.process_time()
     graph = build(read_torch(program), registry)
     record.trace_seconds = time.process_time() - start
-    coefficients = rescale(graph, random_element(graph)).coefficients
+    coefficients = Coefficients(graph, random_element(graph))
     describe(record, graph, coefficients)
     record.stage = "compare"
     yield record

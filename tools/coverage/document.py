@@ -44,12 +44,14 @@ python -m tools.coverage --write-docs           # this file and coverage.json, f
 `python -m tools.coverage --help` says how to run some of the models, how to resume a run, and its limits on
 time and memory. {versions}.
 
-Each torch model has random weights. Parameters and float buffers whose entries are all alike (zero biases,
-unit gains, tiny LayerScales, untrained BatchNorm statistics) are drawn anew first: on those a wrong
-coefficient would not show. The model is exported and traced, and a random element of its rescaling group is
-applied to its weights in float64. Its outputs on a random input, computed in float64 throughout, must stay
-the same up to a relative difference of {tolerance:.0e}. To know that this comparison can fail, three of the
-weights are rescaled alone: those that change the outputs by more than {felt:.0e} are counted as felt.
+Each torch model has random weights, changed so that a wrong coefficient would show: parameters and float
+buffers whose entries are all alike (zero biases, unit gains, tiny LayerScales, untrained BatchNorm
+statistics) are drawn anew, and small matrices, kernels and gains are scaled up. The model is exported and
+traced, and a random element of its rescaling group is applied to its weights in float64. Its outputs on a
+random input, computed in float64 throughout, must stay the same up to a relative difference of
+{tolerance:.0e}. To know that this comparison can fail, three of the weights are rescaled alone: those that
+change the outputs by more than {felt:.0e} are counted as felt. A model where none is felt counts as a
+failure.
 
 ONNX files keep their trained weights, which are rescaled by powers of two, so that nothing is rounded. They
 run in float64 through ONNX's reference implementation; where that doesn't cover a file, it runs in float32
@@ -135,6 +137,8 @@ def _reason(record: Record) -> str:
         shorten(record.error, REASON, placeholder=" ..."),
         f"operators without a rule: {unknown}" if unknown else "",
     ]
+    if record.probed and not record.felt:
+        parts.append(f"none of {record.probed} weights changes the outputs when rescaled alone")
     if record.preserved is False:
         parts.append(f"the outputs changed: {_difference(record)}")
     return "; ".join(part for part in parts if part).replace("|", "\\|")

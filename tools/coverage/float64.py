@@ -16,7 +16,7 @@ from graphnorm.ir import Array
 
 NARROW = (torch.float16, torch.bfloat16, torch.float32)
 CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
-TINY = 0.1
+TINY = 0.1  # a constant below it becomes 1
 
 
 class _Widen(TorchFunctionMode):
@@ -70,20 +70,38 @@ def _widened(argument: Any) -> Any:
     return argument.double() if isinstance(argument, Tensor) and argument.is_floating_point() else argument
 
 
-def randomise(module: nn.Module, seed: int = 0) -> int:
-    """Draw new values for float parameters and buffers whose entries are all alike; returns how many.
+def randomise(module: nn.Module, seed: int = 0) -> None:
+    """Draw new values for weights on which a wrong coefficient would not show.
 
-    Zero biases, unit gains, tiny LayerScales and untrained BatchNorm statistics make a network blind to
-    wrong coefficients: 0 times anything is 0.  Signs stay, so that variances stay positive.
+    These are parameters and float buffers whose entries are all alike (zero biases, unit gains, tiny
+    LayerScales, untrained BatchNorm statistics): 0 times anything is 0.  Signs stay, so that variances stay
+    positive; biases become positive, lest a last ReLU return zeros only.  Small matrices, kernels and gains
+    are scaled up, lest signals fade before they reach the output.
     """
     generator = torch.Generator().manual_seed(seed)
-    count = 0
     for tensor in (t.detach() for t in (*module.parameters(), *module.buffers())):
         if tensor.is_floating_point() and tensor.numel() and bool((tensor == tensor.flatten()[0]).all()):
-            value = float(tensor.flatten()[0])
-            draw = torch.randn(tensor.shape, generator=generator)
-            if abs(value) < TINY:  # a LayerScale of 1e-6 would hide its branch
-                value = float(np.sign(value))
-            tensor.copy_(value * torch.exp(0.3 * draw) if value else 0.2 * draw)
-            count += 1
-    return count
+            tensor.copy_(_varied(tensor, generator))
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            size, least = float(parameter.detach().square().mean().sqrt()), _least_size(name, parameter)
+            if 0.0 < size < least:
+                parameter.detach().mul_(least / size)
+
+
+def _least_size(name: str, parameter: Tensor) -> float:
+    """Root mean square that passes signals on: 1 / sqrt(fan in) for matrices and kernels, 1 for gains."""
+    if parameter.ndim > 1:
+        return float((parameter.numel() / len(parameter)) ** -0.5)
+    return 0.0 if name.endswith("bias") else 1.0
+
+
+def _varied(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Values like those of a tensor whose entries are all alike, but not alike."""
+    value = float(tensor.flatten()[0])
+    draw = torch.randn(tensor.shape, generator=generator)
+    if value == 0.0:
+        return 0.2 * (draw.abs() if tensor.ndim < 2 else draw)
+    if abs(value) < TINY:  # a LayerScale of 1e-6 would hide its branch
+        value = float(np.sign(value))
+    return value * torch.exp(0.3 * draw)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from graphnorm.coefficients import coefficient
 from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.ir import Array
+from graphnorm.scales.demands import Demand
 from tools.coverage.records import Record
 
 LARGEST = 3.0  # log-scale: coefficients stay within a factor of 20
@@ -22,6 +24,25 @@ def random_element(graph: RescalingGraph, typical: float = 0.4, seed: int = 0) -
     if not moved.size:
         return z
     return z * min(typical / float(np.sqrt(np.mean(moved**2))), LARGEST / float(moved.max()))
+
+
+class Coefficients(Mapping[str, Floats]):
+    """The factors of each weight under a rescaling, computed when asked for: together they may be large."""
+
+    def __init__(self, graph: RescalingGraph, z: Floats) -> None:
+        self._graph, self._x = graph, graph.log_scales(z)
+        self._demands: dict[str, list[Demand]] = {}
+        for demand in graph.movable():
+            self._demands.setdefault(demand.weight, []).append(demand)
+
+    def __getitem__(self, name: str) -> Floats:
+        return coefficient(self._graph, self._demands[name], self._x)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._demands)
+
+    def __len__(self) -> int:
+        return len(self._demands)
 
 
 def describe(record: Record, graph: RescalingGraph, coefficients: Mapping[str, Floats]) -> None:

@@ -48,6 +48,8 @@ def fixed(ctx: Propagation, node: Node) -> None:
 
 def cast(ctx: Propagation, node: Node) -> None:
     """Between float types the scale passes; to truth values it is lost; to integers the value must stay."""
+    for name in node.inputs[1:]:
+        ctx.asked(name)  # CastLike reads its type only
     if ctx.value(node.outputs[0]).is_float:
         ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
     elif ctx.value(node.outputs[0]).dtype == "bool":  # whether an entry is 0

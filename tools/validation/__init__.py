@@ -1,0 +1,1 @@
+"""Validation of the rules, operator by operator, against what the operators do to numbers."""
