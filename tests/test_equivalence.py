@@ -37,8 +37,9 @@ def rescaled(model: nn.Module, arguments: object, spread: float = 1.0) -> nn.Mod
 COMMON = (
     "mlp", "residual_identity", "zero_pad_shortcut", "densenet", "squeeze_excite", "shuffle", "grouped",
     "transposed_grouped", "attention_sdpa", "attention_fused", "transformer", "batch_norm_eval",
-    "batch_norm_train", "group_norm", "reglu", "shared_matrix", "embedding_tied", "low_rank", "rezero", "unet",
-    "squared_relu", "prelu", "relu6", "upsampler", "experts_soft", "experts_top", "weight_elementwise",
+    "batch_norm_train", "group_norm", "reglu", "shared_matrix", "embedding_tied", "low_rank", "rezero",
+    "unet", "squared_relu", "prelu", "relu6", "upsampler", "experts_soft", "experts_top",
+    "weight_elementwise",
 )  # fmt: skip
 
 

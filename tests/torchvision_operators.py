@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 
@@ -21,10 +22,8 @@ SCHEMAS = (
 
 def load() -> None:
     """Make ``torch.ops.torchvision`` available."""
-    try:
+    with contextlib.suppress(ImportError, RuntimeError):  # not installed, or built for another torch
         importlib.import_module("torchvision")
-    except (ImportError, RuntimeError):  # not installed, or built for another torch
-        pass
     for schema in SCHEMAS:
         if hasattr(torch.ops.torchvision, schema.partition("(")[0]):
             continue
