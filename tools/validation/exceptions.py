@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from graphnorm.scales.registry import Rule
 from tools.validation.case import Case
 
@@ -63,6 +65,12 @@ def picks_weights(case: Case) -> bool:
     return "weight" in case.kinds
 
 
+def odd_exponent(case: Case) -> bool:
+    """Whether a known exponent isn't a multiple of a half, or is 0."""
+    value = case.operands[1].value
+    return value is not None and bool(((value == 0) | (2 * value != np.rint(2 * value))).any())
+
+
 def unusual_roles(case: Case) -> bool:
     """Whether a layer's input is no data, or one of its parameters is no weight."""
     first, *others = case.kinds
@@ -107,9 +115,7 @@ ALLOWANCES = (
         ("ScatterElements", "ScatterND"), "products with single entries",
         lambda case: case.attributes.get("reduction") == "mul",
     ),
-    Allowance(
-        ("Pow",), "exponents that differ by entry", lambda case: case.operands[1].shape not in {(), (1,)}
-    ),
+    Allowance(("Pow",), "exponents that are 0 or no simple fractions", odd_exponent),
 )  # fmt: skip
 
 

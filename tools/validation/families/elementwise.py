@@ -101,7 +101,7 @@ def prelu(m: Maker) -> Case:
 def power(m: Maker) -> Case:
     shape = m.shape()
     if m.chance(0.7):
-        exponent = m.choose([2.0, 3.0, 0.5, -1.0, 1.5, 1.0, 0.0, -0.5])
+        exponent = m.choose([2.0, 3.0, 0.5, -1.0, 1.5, 1.0, 0.0, -0.5, 0.3718])
         return m.case(
             m.real(shape, positive), m.fixed(np.full(m.choose([(), (1,), shape]), exponent), np.float64)
         )
