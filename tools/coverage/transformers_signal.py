@@ -89,6 +89,7 @@ SIGNAL_MODELS = {
                 "prior_encoder_num_flows": 2,
                 "posterior_encoder_num_wavenet_layers": 2,
                 "prior_encoder_num_wavenet_layers": 2,
+                "speaking_rate": 1e6,  # one frame for each token, however long random weights want them
             },
         ),
         {"input_ids": tokens(38)},
