@@ -189,6 +189,13 @@ NETWORKS: dict[str, Network] = {
         ).eval(),
         SEQUENCE,
     ),
+    "multihead_attention_to_zeros": (  # a key and a value of zeros: free to take any scale
+        lambda: Function(
+            lambda s, x: s.out(s.attention(x, x, x, need_weights=False)[0]),
+            attention=nn.MultiheadAttention(4, 2, batch_first=True, add_zero_attn=True), out=linear(4, 2),
+        ),
+        SEQUENCE,
+    ),
     "encoder_layer_relu": (lambda: encoder_layer("relu"), SEQUENCE),
     "encoder_layer_gelu": (lambda: encoder_layer("gelu"), SEQUENCE),
 }  # fmt: skip

@@ -20,21 +20,24 @@ def attention(ctx: Propagation, node: Node) -> None:
 
     Operands of rank 4 are (batch, heads, sequence, size), of rank 3 (batch, sequence, heads * size).
     """
-    q, k, v, mask, past_k, past_v, *rest = (*node.inputs, *("",) * 7)[:7]
-    if any(rest) or bool(past_k) != bool(past_v) or any(node.outputs[3:]):
-        ctx.pin_node(node, "attention with padding lengths or scores as a result")
+    q, k, v, mask, past_k, past_v = (*node.inputs, *("",) * 6)[:6]
+    if bool(past_k) != bool(past_v):
+        ctx.pin_node(node, "attention with half a cache")
         return
     if mask:
         ctx.pin_value(mask, "added to attention scores")
+    ctx.set_pinned(node)  # also the scores, where they are a result
     heads = int(node.attributes.get("q_num_heads", 0)), int(node.attributes.get("kv_num_heads", 0))
-    query = _with_heads(ctx, q, heads[0])
-    new_k, new_v = _with_heads(ctx, k, heads[1]), _with_heads(ctx, v, heads[1])
+    query = _by_head(ctx, q, heads[0])
+    new_k, new_v = _by_head(ctx, k, heads[1]), _by_head(ctx, v, heads[1])
     if past_k:
         new_k, new_v = _append(ctx, past_k, new_k), _append(ctx, past_v, new_v)
     number = heads[0] or ctx.shape(q)[1]
     shared = heads[1] or ctx.shape(k)[1]
     key, value = (_repeat_heads(labels, number, shared) for labels in (new_k, new_v))
-    ctx.equation([(1.0, query[:, :, :, None, :]), (1.0, key[:, :, None, :, :])], "scores reach a softmax")
+    pairs = query[:, :, :, None, :], key[:, :, None, :, :]
+    zero = (pairs[0] == FREE) | (pairs[1] == FREE)  # adds nothing to a score
+    ctx.equation([(1.0, np.where(zero, PINNED, side)) for side in pairs], "scores reach a softmax")
     out = ctx.uniform(value, [2], "mixed by attention")
     size = ctx.shape(v)[2] // heads[1] if heads[1] else 0
     out = _without_heads(out, ctx.shape(node.outputs[0]), size)
@@ -43,8 +46,12 @@ def attention(ctx: Propagation, node: Node) -> None:
 
 
 def _with_heads(ctx: Propagation, name: str, heads: int) -> Labels:
-    found = ctx.labels(name)
-    labels = np.where(found == FREE, PINNED, found)
+    labels = _by_head(ctx, name, heads)
+    return np.where(labels == FREE, PINNED, labels)
+
+
+def _by_head(ctx: Propagation, name: str, heads: int) -> Labels:
+    labels = ctx.labels(name)
     if labels.ndim == 4:
         return labels
     batch, length, size = ctx.shape(name)
@@ -55,8 +62,9 @@ def _with_heads(ctx: Propagation, name: str, heads: int) -> Labels:
 def _append(ctx: Propagation, past: str, new: Labels) -> Labels:
     """Cached keys or values in front: both share a scale along the sequence."""
     new = ctx.uniform(new, [2], "cached with others")
-    ctx.tie(ctx.uniform(ctx.labels(past), [2], "cached with others"), new, "cached with others")
-    return new
+    old = ctx.uniform(ctx.labels(past), [2], "cached with others")
+    ctx.tie(old, new, "cached with others")
+    return lb.overlay(old, new)
 
 
 def _repeat_heads(labels: Labels, heads: int, shared: int) -> Labels:

@@ -26,10 +26,10 @@ def batch_norm(ctx: Propagation, node: Node) -> None:
     rank = ctx.rank(data)
     training = bool(node.attributes.get("training_mode", 0))
     affine = all(not name or ctx.is_weight(name) for name in (gain, bias))
-    if not ctx.is_data(data) or not affine or int(node.attributes.get("spatial", 1)) == 0:
+    if not ctx.is_data(data) or not affine or int(node.attributes.get("spatial", 1)) == 0 or rank < 2:
         ctx.pin_node(node, "BatchNorm of a form without a rule")
         return
-    kernel = (1,) * max(rank - 2, 0)
+    kernel = (1,) * (rank - 2)
     incoming = _through_norm(ctx, data, [axis for axis in range(rank) if axis != 1])
     if training:
         ctx.pin_value(data, "BatchNorm in training mode")

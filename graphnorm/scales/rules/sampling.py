@@ -51,9 +51,24 @@ def regions(ctx: Propagation, node: Node) -> None:
 
 
 def unpool(ctx: Propagation, node: Node) -> None:
-    """Entries go back to where they were the largest, among zeros."""
+    """Entries go back to where they were the largest, among zeros.
+
+    Places count through all channels and samples: they stay in their channel if a MaxPool made them from
+    channels as large as the result's, else they may lead anywhere.
+    """
     labels = ctx.labels(node.inputs[0])
-    ctx.set(node.outputs[0], ctx.uniform(labels, range(2, labels.ndim)))
+    first = 2 if _is_unpooled(ctx, node) else 0
+    ctx.set(node.outputs[0], ctx.uniform(labels, range(first, labels.ndim)))
+
+
+def _is_unpooled(ctx: Propagation, node: Node) -> bool:
+    places, result = node.inputs[1], ctx.value(node.outputs[0])
+    pool = ctx.producers.get(places)
+    if pool is None or pool.op != "MaxPool" or places != pool.outputs[1]:
+        return False
+    source = ctx.value(pool.inputs[0])
+    varies = any(axis > 1 for axis in (*source.dynamic, *result.dynamic))  # sizes agree in the example only
+    return not varies and source.shape is not None and source.shape[2:] == ctx.shape(node.outputs[0])[2:]
 
 
 def fold(ctx: Propagation, node: Node) -> None:
@@ -73,12 +88,17 @@ def spectrum(ctx: Propagation, node: Node) -> None:
         if ctx.is_data(name) or ctx.is_weight(name):
             ctx.pin_value(name, "window")
     rank = labels.ndim
-    if node.op == "STFT":
-        mixed = list(range(1, rank))
-    else:
-        axis = ctx.static(node, "axis", 2)
-        known = axis is not None and not ctx.is_dynamic_argument(node, 2)
-        mixed = [int(np.ravel(axis)[0]) % rank, rank - 1] if known else list(range(rank))  # type: ignore[arg-type]
+    if node.op == "STFT":  # (batch, length, 1 or 2) -> (batch, frames, bins, 2)
+        batch = ctx.uniform(labels, range(1, rank))
+        ctx.set(node.outputs[0], batch.reshape(-1, *(1,) * (ctx.rank(node.outputs[0]) - 1)))
+        return
+    axis = ctx.static(node, "axis", 2)
+    if axis is not None:
+        mixed = [int(np.ravel(axis)[0]) % rank, rank - 1]
+    elif ctx.operand(node, 2):
+        mixed = list(range(rank))
+    else:  # the default is 1 before opset 20, -2 since
+        mixed = [1, rank - 2, rank - 1]
     ctx.set(node.outputs[0], ctx.uniform(labels, mixed))
 
 

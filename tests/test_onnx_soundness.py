@@ -1,0 +1,125 @@
+"""ONNX operators for which a plausible rule would change the function, or leave freedom out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from graphnorm.coefficients import rescale
+from graphnorm.emission.onnx_file import rescale_onnx
+from graphnorm.frontends.onnx_file import read_onnx
+from graphnorm.frontends.onnx_load import to_model, to_proto
+from graphnorm.graph import build
+from graphnorm.ir import Array
+from tests.control_models import node, number, value, weight
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int]],
+    weights: Sequence[onnx.TensorProto],
+    outputs: str = "y",
+    opset: int = 23,
+) -> onnx.ModelProto:
+    results = [helper.make_empty_tensor_value_info(name) for name in outputs.split()]
+    given = [value(name, shape) for name, shape in inputs.items()]
+    graph = helper.make_graph(nodes, "net", given, results, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def change(proto: onnx.ModelProto) -> tuple[int, float]:
+    """(dimension, largest relative change of an output under a random rescaling), in float64."""
+    graph = build(read_onnx(proto))
+    rng = np.random.default_rng(0)
+    new = rescale(graph, rng.normal(size=graph.solution.count)).weights
+    other = to_proto(rescale_onnx(to_model(proto, "net"), new))
+    shapes = [(name, graph.network.values[name].shape) for name in graph.network.inputs]
+    worst = 0.0
+    for _ in range(4):
+        feeds: dict[str, Array] = {name: rng.standard_normal(shape) for name, shape in shapes}
+        before, after = (ReferenceEvaluator(found).run(None, feeds) for found in (proto, other))
+        assert isinstance(before, list)
+        assert isinstance(after, list)
+        for one, two in zip(map(np.asarray, before), map(np.asarray, after), strict=True):
+            assert np.linalg.norm(one) > 0
+            worst = max(worst, float(np.linalg.norm(one - two) / np.linalg.norm(one)))
+    return graph.dimension, worst
+
+
+def gained(*operands: str) -> list[onnx.NodeProto]:
+    """Operands whose entries all have a scale of their own: o = x * g."""
+    return [node("Mul", f"x{name} g{name}", name) for name in operands]
+
+
+def spectrum(opset: int = 17) -> onnx.ModelProto:
+    """Two samples, each with a gain of its own."""
+    nodes = [*gained("a"), number("step", 2), number("size", 4), node("STFT", "a step - size", "r")]
+    weights = [weight("ga", 2, 1, 1), weight("q", 2, 1, 1, 1)]
+    return model([*nodes, node("Mul", "r q", "y")], {"xa": (2, 6, 1)}, weights, opset=opset)
+
+
+def transform(opset: int) -> onnx.ModelProto:
+    """Fourier transform along the default axis, the one before the last."""
+    nodes = [*gained("a"), node("DFT", "a", "r"), node("Mul", "r q", "y")]
+    return model(nodes, {"xa": (2, 3, 1)}, [weight("ga", 2, 3, 1), weight("q", 2, 3, 2)], opset=opset)
+
+
+def unpooled(places: Array | None) -> onnx.ModelProto:
+    """Two channels put back to where they came from, or to given places."""
+    find = [node("MaxPool", "xb", "p i", kernel_shape=[2, 2], strides=[2, 2])]
+    if places is not None:
+        find = [number("i", places)]
+    put = node("MaxUnpool", "a i", "r", kernel_shape=[2, 2], strides=[2, 2])
+    weights = [weight("ga", 1, 2, 1, 1), weight("q", 1, 2, 1, 1)]
+    sizes = {"xa": (1, 2, 1, 1)} | ({"xb": (1, 2, 2, 2)} if places is None else {})
+    return model([*gained("a"), *find, put, node("Mul", "r q", "y")], sizes, weights)
+
+
+def attention(operands: str = "q k v", outputs: str = "r", **extra: Array) -> onnx.ModelProto:
+    """One head; queries, keys and values with a scale per entry, as the value of the result."""
+    nodes = [*gained("q", "k", "v"), *(number(name, array) for name, array in extra.items())]
+    if "size" in extra:
+        nodes.append(node("ConstantOfShape", "size", "zero", value=numpy_helper.from_array(np.zeros(1))))
+        nodes += [node("Concat", f"{name} zero", f"{name}0", axis=2) for name in "kv"]
+    layer = node("Attention", operands, outputs)
+    layer.output[:] = ["" if name == "-" else name for name in layer.output]
+    nodes += [layer, node("Mul", "r u", "y")]
+    weights = [weight(f"g{name}", 1, 1, 2, 2) for name in "qkv"] + [weight("u", 1, 1, 2, 2)]
+    given = "y scores" if "scores" in outputs else "y"
+    return model(nodes, {f"x{name}": (1, 1, 2, 2) for name in "qkv"}, weights, given, opset=24)
+
+
+CASES: dict[str, tuple[Callable[[], onnx.ModelProto], int]] = {
+    "STFT keeps samples apart": (spectrum, 2),
+    "DFT of opset 17": (lambda: transform(17), 2),
+    "DFT of opset 20": (lambda: transform(20), 2),
+    "MaxUnpool of a MaxPool": (lambda: unpooled(None), 2),
+    "MaxUnpool into the other channel": (lambda: unpooled(np.array([[[[5]], [[1]]]])), 1),
+    "Attention": (attention, 4),
+    "Attention with its scores": (lambda: attention("q k v", "r - - scores"), 4),
+    "Attention with padding": (lambda: attention("q k v - - - n", n=np.array([1])), 4),
+    "Attention to zeros": (lambda: attention("q k0 v0", size=np.array([1, 1, 1, 2])), 4),
+    "Attention with zeros as cache": (
+        lambda: attention("q k v - zero zero", "r pk pv", size=np.array([1, 1, 1, 2])), 4
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operators_keep_their_function(name: str) -> None:
+    make, dimension = CASES[name]
+    found, difference = change(make())
+    assert found == dimension
+    assert difference < 1e-9
+
+
+def test_batch_norm_of_a_vector_is_pinned() -> None:
+    nodes = [*gained("a"), node("BatchNormalization", "a s b m v", "r"), node("Mul", "r q", "y")]
+    sizes = {"ga": 1, "s": 1, "b": 1, "m": 1, "v": 1, "q": 1}
+    proto = model(nodes, {"xa": (3,)}, [weight(name, n) for name, n in sizes.items()], opset=15)
+    assert build(read_onnx(proto)).dimension == 0
