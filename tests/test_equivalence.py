@@ -12,7 +12,7 @@ import onnx
 import onnx_ir
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import graphnorm
 from graphnorm import ir
@@ -59,6 +59,34 @@ def test_random_rescalings_are_proved(name: str) -> None:
 def test_large_coefficients_are_proved() -> None:
     model, arguments = network("residual_projection")
     assert graphnorm.check(model, rescaled(model, arguments, spread=4.0), arguments).verdict == "proved"
+
+
+class Mixed(nn.Module):
+    """A layer whose weight is stored in less precision than the others'."""
+
+    def __init__(self, coarse: torch.dtype, fine: torch.dtype) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(5, 3).to(coarse))
+        self.second = nn.Linear(5, 2, dtype=fine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.first.to(self.second.weight.dtype)
+        result: Tensor = self.second(torch.relu(nn.functional.linear(x, weights)))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float64)]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_coarse_rounding_does_not_reach_fine_weights(
+    coarse: torch.dtype, fine: torch.dtype, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    model, example = Mixed(coarse, fine), (torch.randn(4, 3, dtype=fine),)
+    assert graphnorm.trace(model, example).dimension == 5
+    report = graphnorm.check(model, rescaled(model, example), example)
+    assert report.verdict == "proved", report.note
 
 
 def test_a_copy_is_identical() -> None:
