@@ -69,6 +69,14 @@ def transform(opset: int) -> onnx.ModelProto:
     return model(nodes, {"xa": (2, 3, 1)}, [weight("ga", 2, 3, 1), weight("q", 2, 3, 2)], opset=opset)
 
 
+def resampled(axis: int, scale: float) -> onnx.ModelProto:
+    """Three channels resampled to as many."""
+    scales = number("scales", np.array([scale], dtype=np.float32))
+    nodes = [*gained("a"), scales, node("Resize", "a - scales", "r", axes=[axis], mode="linear")]
+    weights = [weight("ga", 1, 3, 1, 1), weight("q", 1, 3, 1, 1)]
+    return model([*nodes, node("Mul", "r q", "y")], {"xa": (1, 3, 2, 2)}, weights)
+
+
 def unpooled(places: Array | None) -> onnx.ModelProto:
     """Two channels put back to where they came from, or to given places."""
     find = [node("MaxPool", "xb", "p i", kernel_shape=[2, 2], strides=[2, 2])]
@@ -98,6 +106,8 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], int]] = {
     "STFT keeps samples apart": (spectrum, 2),
     "DFT of opset 17": (lambda: transform(17), 2),
     "DFT of opset 20": (lambda: transform(20), 2),
+    "Resize of channels to as many": (lambda: resampled(1, 1.2), 1),
+    "Resize by 1": (lambda: resampled(-3, 1.0), 3),
     "MaxUnpool of a MaxPool": (lambda: unpooled(None), 2),
     "MaxUnpool into the other channel": (lambda: unpooled(np.array([[[[5]], [[1]]]])), 1),
     "Attention": (attention, 4),

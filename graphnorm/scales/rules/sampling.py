@@ -24,16 +24,23 @@ def resize(ctx: Propagation, node: Node) -> None:
     labels = ctx.labels(node.inputs[0])
     before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
     # An axis of equal size may still be resampled (a scale of 1.1 on 5 entries): trust only the leading two.
-    scales = ctx.static(node, "scales", 1 if node.op == "Upsample" else 2)
+    resampled = _resampled(ctx, node, labels.ndim)
     moved = [
         axis
         for axis in range(labels.ndim)
-        if axis >= 2
-        or before[axis] != after[axis]
-        or cropped
-        or (scales is not None and scales.size == labels.ndim and scales[axis] != 1)
+        if axis >= 2 or before[axis] != after[axis] or cropped or axis in resampled
     ]
     ctx.set(node.outputs[0], ctx.uniform(labels, moved))
+
+
+def _resampled(ctx: Propagation, node: Node, rank: int) -> list[int]:
+    """Axes with a scale that isn't known to be 1."""
+    index = 1 if node.op == "Upsample" else 2
+    scales = ctx.static(node, "scales", index)
+    if scales is None:
+        return list(range(rank)) if ctx.operand(node, index) else []
+    axes = node.attributes.get("axes", range(rank))
+    return [int(axis) % rank for axis, scale in zip(axes, scales.ravel(), strict=False) if scale != 1]
 
 
 def grid_sample(ctx: Propagation, node: Node) -> None:
