@@ -69,6 +69,12 @@ def transform(opset: int) -> onnx.ModelProto:
     return model(nodes, {"xa": (2, 3, 1)}, [weight("ga", 2, 3, 1), weight("q", 2, 3, 2)], opset=opset)
 
 
+def largest() -> onnx.ModelProto:
+    """Hardmax before opset 13 looks at all axes from the second on."""
+    nodes = [*gained("a"), node("Hardmax", "a", "y")]
+    return model(nodes, {"xa": (2, 2, 3)}, [weight("ga", 2, 2, 3)], opset=11)
+
+
 def resampled(axis: int, scale: float) -> onnx.ModelProto:
     """Three channels resampled to as many."""
     scales = number("scales", np.array([scale], dtype=np.float32))
@@ -106,8 +112,9 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], int]] = {
     "STFT keeps samples apart": (spectrum, 2),
     "DFT of opset 17": (lambda: transform(17), 2),
     "DFT of opset 20": (lambda: transform(20), 2),
+    "Hardmax of opset 11": (largest, 2),
     "Resize of channels to as many": (lambda: resampled(1, 1.2), 1),
-    "Resize by 1": (lambda: resampled(-3, 1.0), 3),
+    "Resize by 1": (lambda: resampled(1, 1.0), 3),
     "MaxUnpool of a MaxPool": (lambda: unpooled(None), 2),
     "MaxUnpool into the other channel": (lambda: unpooled(np.array([[[[5]], [[1]]]])), 1),
     "Attention": (attention, 4),
@@ -133,3 +140,23 @@ def test_batch_norm_of_a_vector_is_pinned() -> None:
     sizes = {"ga": 1, "s": 1, "b": 1, "m": 1, "v": 1, "q": 1}
     proto = model(nodes, {"xa": (3,)}, [weight(name, n) for name, n in sizes.items()], opset=15)
     assert build(read_onnx(proto)).dimension == 0
+
+
+def test_resize_of_opset_10_has_its_scales_second() -> None:
+    nodes = [*gained("a"), number("scales", np.array([1.0, 1.2, 1.0, 1.0], dtype=np.float32))]
+    nodes += [node("Resize", "a scales", "r", mode="linear"), node("Mul", "r q", "y")]
+    weights = [weight("ga", 1, 3, 1, 1), weight("q", 1, 3, 1, 1)]
+    proto = model(nodes, {"xa": (1, 3, 2, 2)}, weights, opset=10)
+    assert build(read_onnx(proto)).dimension == 1
+
+
+def test_statistics_as_results_mean_training_before_opset_14() -> None:
+    names = "s", "b", "m", "v"
+    nodes = [*gained("a"), node("BatchNormalization", "a s b m v", "y new_m new_v old_m old_v")]
+    weights = [weight("ga", 1, 2, 1), *(weight(name, 2) for name in names)]
+    alone, training = (
+        model(nodes, {"xa": (2, 2, 2)}, weights, outputs, opset=9) for outputs in ("y", "y new_m")
+    )
+    del alone.graph.node[-1].output[1:]
+    assert build(read_onnx(alone)).dimension == 2
+    assert build(read_onnx(training)).dimension == 0

@@ -121,9 +121,10 @@ def cumulative_product(ctx: Propagation, node: Node) -> None:
 
 
 def hardmax(ctx: Propagation, node: Node) -> None:
-    """The place of the largest entry; before opset 13 among all axes from `axis` on."""
+    """The place of the largest entry; before opset 13 among all axes from `axis` on, by default 1."""
     labels = ctx.labels(node.inputs[0])
-    ctx.uniform(labels, range(int(node.attributes.get("axis", -1)) % labels.ndim, labels.ndim))
+    axis = int(node.attributes.get("axis", min(1, labels.ndim - 1))) % labels.ndim
+    ctx.uniform(labels, range(axis, labels.ndim))
     ctx.set_pinned(node)
 
 

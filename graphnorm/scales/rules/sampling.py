@@ -35,7 +35,7 @@ def resize(ctx: Propagation, node: Node) -> None:
 
 def _resampled(ctx: Propagation, node: Node, rank: int) -> list[int]:
     """Axes with a scale that isn't known to be 1."""
-    index = 1 if node.op == "Upsample" else 2
+    index = 1 if len(node.inputs) < 3 else 2  # Upsample, and Resize of opset 10, have no regions
     scales = ctx.static(node, "scales", index)
     if scales is None:
         return list(range(rank)) if ctx.operand(node, index) else []
