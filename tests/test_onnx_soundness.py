@@ -160,3 +160,16 @@ def test_statistics_as_results_mean_training_before_opset_14() -> None:
     del alone.graph.node[-1].output[1:]
     assert build(read_onnx(alone)).dimension == 2
     assert build(read_onnx(training)).dimension == 0
+
+
+@pytest.mark.parametrize(("version", "moves"), [(3, True), (10, False)])
+def test_initializers_that_callers_may_override_keep_their_values(version: int, moves: bool) -> None:
+    """Before IR version 4 every initializer had to be listed as an input; since then listing is an offer."""
+    nodes = [node("MatMul", "x a", "h"), node("Relu", "h", "r"), node("MatMul", "r b", "y")]
+    given = {"x": (2, 3), "a": (3, 4)}
+    proto = model(nodes, given, [weight("a", 3, 4), weight("b", 4, 2)], opset=8)
+    proto.ir_version = version
+    graph = build(read_onnx(proto))
+    assert graph.dimension == (4 if moves else 0)
+    assert ("a" in graph.network.weights) is moves
+    assert graph.network.inputs == ("x",) or list(graph.network.inputs) == ["x"]

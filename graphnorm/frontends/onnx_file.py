@@ -66,7 +66,8 @@ class _Reading:
         self.body = model.graph
         names = Names(self.body)
         self.steps = prepare(self.body, Setting(model.opset_imports, source, names, own_names), {})
-        self.tensors: Tensors = collect_tensors(self.body, names, own_names, source)
+        overridable = {value.name or "" for value in self.body.inputs} if model.ir_version >= 4 else set()
+        self.tensors: Tensors = collect_tensors(self.body, names, own_names, source, overridable)
         self.inputs = [v for v in self.body.inputs if v.name not in self.body.initializers]
 
     def graph(self, input_shapes: Mapping[str, Sequence[int]]) -> Graph:

@@ -49,13 +49,16 @@ def tensor_type(array: Array) -> onnx.TypeProto:
 _EXPORTER_NAME = re.compile(r"val_\d+\w*|onnx::\w+|/?.*[Cc]onst.*|scalar_tensor.*|_to_copy.*|lifted_.*")
 
 
-def collect_tensors(graph: onnx_ir.Graph, names: Names, own_names: Set[str], source: str) -> Tensors:
+def collect_tensors(
+    graph: onnx_ir.Graph, names: Names, own_names: Set[str], source: str, overridable: Set[str] = frozenset()
+) -> Tensors:
     """Sort a graph's tensors into weights (float tensors) and constants.
 
     Constants are: integers, literals (rank 0, or a single entry in a `Constant` node or in an initializer
     that the exporter named: ONNX doesn't tell a learned scalar from a literal), masks (weights
     with infinite entries), and what came out of an inlined function (not in `own_names`), which one
-    change would alter at every call.
+    change would alter at every call.  `overridable` initializers are inputs too: callers may replace their
+    values, which then must mean what they mean in the original.
 
     Raises:
         InputError: a weight has NaN entries.
@@ -68,7 +71,7 @@ def collect_tensors(graph: onnx_ir.Graph, names: Names, own_names: Set[str], sou
             raise ModelFileError(f"{source}: initializer {name!r} has no data")
         array = _array(value.const_value, name, source)
         is_literal = array.ndim == 0 or (array.size == 1 and _EXPORTER_NAME.fullmatch(raw) is not None)
-        is_own = name in own_names and not is_literal
+        is_own = name in own_names and raw not in overridable and not is_literal
         found.add(name, array, is_weight=is_own and _is_weight(name, array, source))
     for node in graph:
         if not is_constant(node):

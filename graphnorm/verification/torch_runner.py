@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from graphnorm import ir
 from graphnorm.emission.torch_module import named_tensors
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
+from graphnorm.verification.double_kernels import DoubleKernels
 from graphnorm.verification.measure import Reference
 
 
@@ -48,7 +50,7 @@ class TorchRunner:
         filled = [self._tensor(next(fill)) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(filled, structure)
         torch.manual_seed(0)  # dropout of train-mode modules must fall alike in both models
-        with torch.no_grad():
+        with torch.no_grad(), DoubleKernels() if self._double else nullcontext():
             outputs = self._module(*args, **kwargs)
         return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
