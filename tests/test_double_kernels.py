@@ -27,7 +27,7 @@ def test_grouped_mm_is_the_kernel(name: str) -> None:
     kernel = torch.ops.aten._grouped_mm(a, b, ends)
     with pytest.raises(RuntimeError):
         torch.ops.aten._grouped_mm(a.double(), b.double(), ends)  # else this module has had its day
-    with DoubleKernels():
+    with DoubleKernels():  # type: ignore[no-untyped-call]
         ours = torch.ops.aten._grouped_mm(a.double(), b.double(), ends)
     assert ours.dtype == torch.float64
     assert torch.allclose(ours.float(), kernel, rtol=1e-5, atol=1e-5)

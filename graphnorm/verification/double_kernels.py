@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class DoubleKernels(TorchDispatchMode):
+class DoubleKernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs operators without a float64 kernel as products that have one."""
 
     def __torch_dispatch__(
@@ -24,10 +24,10 @@ class DoubleKernels(TorchDispatchMode):
 def grouped_mm(
     a: Tensor, b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
 ) -> Tensor:
-    """``torch._grouped_mm``: one product for each group; `offs` are the ends of groups along the axis they cut.
+    """``torch._grouped_mm``: a product for each group; `offs` are the ends of groups along the axis they cut.
 
-    Shapes: (m, k) x (g, k, n) with rows cut, (g, m, k) x (k, n) with columns cut, (m, k) x (k, n) with k cut, or
-    (g, m, k) x (g, k, n).
+    Shapes: (m, k) x (g, k, n) with rows cut, (g, m, k) x (k, n) with columns cut, (m, k) x (k, n) with k
+    cut, or (g, m, k) x (g, k, n).
     """
     if offs is None:
         return torch.bmm(a, b)

@@ -50,7 +50,7 @@ class TorchRunner:
         filled = [self._tensor(next(fill)) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(filled, structure)
         torch.manual_seed(0)  # dropout of train-mode modules must fall alike in both models
-        with torch.no_grad(), DoubleKernels() if self._double else nullcontext():
+        with torch.no_grad(), DoubleKernels() if self._double else nullcontext():  # type: ignore[no-untyped-call]
             outputs = self._module(*args, **kwargs)
         return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
