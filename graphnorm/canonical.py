@@ -16,7 +16,7 @@ from graphnorm.errors import InputError, NotEquivalentError
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.objective import build_problem, energy_by_weight
 from graphnorm.report import Report, Verification, degenerate_groups
-from graphnorm.solver.cyclic import Solution, solve
+from graphnorm.solver.solve import Solution, solve
 from graphnorm.solver.problem import Problem, objective
 from graphnorm.sources import Source, open_model
 from graphnorm.verification.certificate import check_certificate

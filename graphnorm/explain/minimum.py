@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from graphnorm.graph import RescalingGraph
 from graphnorm.objective import build_problem
-from graphnorm.solver.cyclic import solve
+from graphnorm.solver.solve import solve
 from graphnorm.solver.problem import flows
 
 Integers = npt.NDArray[np.int64]
