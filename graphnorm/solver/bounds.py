@@ -51,19 +51,18 @@ def bounds(at: Descent) -> Bounds:
 
 @dataclass(slots=True)
 class _View:
-    """A block on the host: forms, and sums over all entries of the other side where they were needed."""
+    """A block with its forms on the host."""
 
     block: CompiledBlock
     forms: tuple[sp.csr_array, sp.csr_array]
     level: float
-    sums: list[Floats | None]
 
 
 class _Search:
     def __init__(self, at: Descent) -> None:
         self._at = at
         self.views = [
-            _View(block, forms, float(at.level(block)), [None, None])
+            _View(block, forms, float(at.level(block)))
             for block, forms in zip(at.blocks, at.forms, strict=True)
         ]
         with np.errstate(divide="ignore"):
@@ -96,15 +95,14 @@ class _Search:
         return bool(np.isfinite(self.lower[index]).all() and np.isfinite(self.upper[index]).all())
 
     def _sums(self, view: _View, axis: int, known: Bools) -> Floats:
-        held = view.sums[axis]
-        if known.all() and held is not None:
-            return held
         arrays, block = self._at.arrays, view.block
         near, far = block.sides[axis], block.sides[1 - axis]
-        chosen = far.factor * arrays.array(known.astype(np.float64))
-        found = np.asarray(arrays.host(near.factor * block.product(axis, chosen)))
         if known.all():
-            view.sums[axis] = found
+            masses = block.product(axis)
+        else:
+            chosen = far.factor * arrays.array(known.astype(np.float64))
+            masses = block.mass.right(chosen) if axis == 0 else block.mass.left(chosen)
+        found = np.asarray(arrays.host(near.factor * masses))
         return found
 
     def _term_least(self, forms: sp.csr_array) -> Floats:

@@ -6,13 +6,14 @@ hundred unknowns: Phi(t) = sum_q B_q exp(p k_q . t) over pairs of profiles.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg
 
-from graphnorm.solver.arrays import Array
+from graphnorm.solver.arrays import Array, add_at
 from graphnorm.solver.cyclic import sweep
 from graphnorm.solver.descent import CompiledBlock, Descent
 from graphnorm.solver.method import Limits, Run
@@ -20,7 +21,8 @@ from graphnorm.solver.problem import Floats, Integers
 
 _STEPS = 200
 _MAX_STEP = 2.0  # in p t: keeps the quadratic model honest far from the optimum
-_DENSE = 400  # unknowns up to which a dense factorisation is faster
+_DENSE = 1 << 17  # masses times unknowns up to which dense matrices are faster
+_REGULAR = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,21 @@ class _Totals:
     """How a block's masses are summed to pairs of profiles, and which pairs can move."""
 
     block: CompiledBlock
-    rows: Array
-    columns: Array  # (entries, profiles) matrices of 0 and 1
+    members: tuple[Array, Array]  # (profiles, entries) matrices of 0 and 1
     moving: Integers
+
+    def sums(self) -> Array:
+        """Masses of each pair of profiles, over exp(level); from a product that is known, if it can be."""
+        rows, columns = self.block.sides
+        of_rows, of_columns = self.members
+        if len(of_rows) == 1 and len(of_columns) == 1:
+            return self.block.total()[None]
+        if len(of_columns) == 1:
+            return of_rows @ (rows.factor * self.block.product(0))
+        if len(of_rows) == 1:
+            return of_columns @ (columns.factor * self.block.product(1))
+        found = self.block.mass.right((columns.factor * of_columns).T)
+        return ((rows.factor * of_rows) @ found).reshape(-1)
 
 
 class Coarse:
@@ -39,17 +53,15 @@ class Coarse:
     def __init__(self, at: Descent) -> None:
         self._at = at
         self._parts: list[_Totals] = []
-        forms: list[sp.csr_array] = []
+        terms: list[tuple[tuple[int, float], ...]] = []
         for block in at.blocks:
             rows, columns = block.sides
-            pairs = [(row, column) for row in rows.profiles for column in columns.profiles]
-            moving = np.array([k for k, (row, column) in enumerate(pairs) if row or column])
-            self._parts.append(
-                _Totals(block, *(_members(at, side.profile) for side in block.sides), moving)
-            )
-            forms += [_form((*pairs[k][0], *pairs[k][1]), at.problem.group_count) for k in moving]
-        groups = at.problem.group_count
-        self._forms = sp.csr_array(sp.vstack(forms)) if forms else sp.csr_array((0, groups))
+            pairs = [(*row, *column) for row in rows.profiles for column in columns.profiles]
+            moving = np.array([k for k, pair in enumerate(pairs) if pair], dtype=np.int64)
+            members = tuple(_members(at, side.profile) for side in block.sides)
+            self._parts.append(_Totals(block, members, moving))  # type: ignore[arg-type]
+            terms += [pairs[k] for k in moving]
+        self._forms = _forms(terms, at.problem.group_count)
         group = np.zeros(at.count, dtype=np.int64)
         group[:] = at.problem.groups
         self._group = at.arrays.array(group)
@@ -59,22 +71,40 @@ class Coarse:
         """The shift of every variable (equal within a group) that minimises Phi at the current point."""
         if not self._parts:
             return self._at.arrays.zeros(self._at.count)
-        masses, levels = [], []
-        for part in self._parts:
-            rows, columns = part.block.sides
-            found = part.block.mass.right(columns.factor[:, None] * part.columns)
-            masses.append(((rows.factor[:, None] * part.rows).T @ found).reshape(-1))
-            levels.append(self._at.level(part.block))
+        t = minimise(self._forms, self._log_masses(), self._at.p)
+        return self._at.arrays.array(t)[self._group] * self._moves
+
+    def preconditioner(self, level: float) -> Callable[[Array], Array]:
+        """The inverse of the Hessian among group shifts, in the unit exp(level), as an operator on variables."""
         at = self._at
-        together = at.arrays.host(at.xp.concatenate([*masses, at.xp.stack(levels)]))  # one transfer
+        masses = np.exp(self._log_masses() - level)
+        weighted = sp.dia_array((masses[None, :], [0]), shape=(len(masses),) * 2)
+        hessian = sp.csc_array(at.p**2 * (self._forms.T @ weighted @ self._forms))
+        n = hessian.shape[0]
+        diagonal = hessian.diagonal()
+        extra = np.where(diagonal > 0, _REGULAR * diagonal.max(initial=0.0), 1.0)
+        solve = scipy.sparse.linalg.splu(hessian + sp.dia_array((extra[None, :], [0]), shape=(n, n))).solve
+
+        def apply(residual: Array) -> Array:
+            sums = at.arrays.zeros(n)
+            add_at(sums, self._group, residual * self._moves)
+            return at.arrays.array(solve(at.arrays.host(sums)))[self._group] * self._moves
+
+        return apply
+
+    def _log_masses(self) -> Floats:
+        """Logarithm of the mass of each pair of profiles that can move."""
+        at = self._at
+        masses = [part.sums() for part in self._parts]
+        levels = at.xp.stack([at.level(part.block) for part in self._parts])
+        together = at.arrays.host(at.xp.concatenate([*masses, levels]))  # one transfer
         logs, start = [], 0
         with np.errstate(divide="ignore"):
             for i, (part, mass) in enumerate(zip(self._parts, masses, strict=True)):
                 values = together[start : start + len(mass)][part.moving]
                 logs.append(np.log(values) + together[i - len(self._parts)])
                 start += len(mass)
-        t = minimise(self._forms, np.concatenate(logs), at.p)
-        return at.arrays.array(t)[self._group] * self._moves
+        return np.concatenate(logs)
 
 
 def coarse(at: Descent, limits: Limits) -> Run:
@@ -92,25 +122,26 @@ def coarse(at: Descent, limits: Limits) -> Run:
 
 
 def _members(at: Descent, profile: Integers) -> Array:
-    matrix = np.zeros((len(profile), int(profile.max(initial=0)) + 1))
-    matrix[np.arange(len(profile)), profile] = 1.0
+    matrix = np.zeros((int(profile.max(initial=0)) + 1, len(profile)))
+    matrix[profile, np.arange(len(profile))] = 1.0
     return at.arrays.array(matrix)
 
 
-def _form(terms: tuple[tuple[int, float], ...], groups: int) -> sp.csr_array:
-    index, data = [g for g, _ in terms], [c for _, c in terms]
-    form = sp.csr_array((data, ([0] * len(index), index)), shape=(1, groups))
-    form.sum_duplicates()
-    return form
+def _forms(terms: list[tuple[tuple[int, float], ...]], groups: int) -> sp.csr_array:
+    row = [i for i, form in enumerate(terms) for _ in form]
+    column = [g for form in terms for g, _ in form]
+    data = [c for form in terms for _, c in form]
+    return sp.csr_array((data, (row, column)), shape=(len(terms), groups))
 
 
 def minimise(forms: sp.csr_array, log_masses: Floats, p: float) -> Floats:
     """Minimise sum_q exp(log_masses_q + p forms_q t) over t by damped Newton."""
     t = np.zeros(forms.shape[1])
     alive = np.isfinite(log_masses)
-    forms, base = sp.csr_array(forms[np.flatnonzero(alive)]), log_masses[alive]
+    chosen, base = sp.csr_array(forms[np.flatnonzero(alive)]), log_masses[alive]
     if not len(base):
         return t
+    forms = chosen.toarray() if chosen.shape[0] * chosen.shape[1] <= _DENSE else chosen
     base = base - base.max()
     current = np.exp(base)
     value = current.sum()
@@ -132,15 +163,14 @@ def minimise(forms: sp.csr_array, log_masses: Floats, p: float) -> Floats:
     return t
 
 
-def _solved(forms: sp.csr_array, current: Floats, p: float, gradient: Floats) -> Floats:
+def _solved(forms: sp.csr_array | Floats, current: Floats, p: float, gradient: Floats) -> Floats:
     """Hessian^-1 gradient, lightly regularised: groups that nothing holds stay."""
+    n = len(gradient)
+    if isinstance(forms, np.ndarray):
+        dense = p * p * (forms.T @ (current[:, None] * forms))
+        dense[np.diag_indices(n)] += _REGULAR * np.trace(dense) / n + 1e-300
+        return np.asarray(np.linalg.solve(dense, gradient))
     weighted = sp.dia_array((current[None, :], [0]), shape=(len(current),) * 2)
     hessian = p * p * (forms.T @ weighted @ forms)
-    n = len(gradient)
-    small = 1e-14 * float(hessian.diagonal().sum()) / n + 1e-300
-    if n <= _DENSE:
-        dense = hessian.toarray()
-        dense[np.diag_indices(n)] += small
-        return np.asarray(np.linalg.solve(dense, gradient))
-    regular = sp.csc_array(hessian + small * sp.eye_array(n))
-    return np.asarray(scipy.sparse.linalg.spsolve(regular, gradient))
+    small = _REGULAR * float(hessian.diagonal().sum()) / n + 1e-300
+    return np.asarray(scipy.sparse.linalg.spsolve(sp.csc_array(hessian + small * sp.eye_array(n)), gradient))

@@ -13,18 +13,18 @@ from graphnorm.solver.descent import Descent, Group
 from graphnorm.solver.method import Limits, Run
 
 
-def sweep(at: Descent) -> float:
+def sweep(at: Descent, relax: float = 1.0) -> float:
     """Update every group once; returns the largest |log(in / out)| met on the way."""
-    worst = [update(at, group, *at.meeting(group)[:2]) for group in at.groups]
+    worst = [update(at, group, *at.meeting(group)[:2], relax) for group in at.groups]
     return float(at.xp.stack(worst).max()) if worst else 0.0  # the cycle's one synchronisation
 
 
-def update(at: Descent, group: Group, rising: Array, falling: Array) -> Array:
+def update(at: Descent, group: Group, rising: Array, falling: Array, relax: float = 1.0) -> Array:
     """Move a group to its minimiser; the largest |log(in / out)| before."""
     xp = at.xp
     live = (rising > 0) & (falling > 0)
     step = xp.where(live, xp.log(falling) - xp.log(rising), 0.0)
-    at.shift_group(group, step / (2.0 * at.p * group.degree))
+    at.shift_group(group, step * (relax / (2.0 * at.p * group.degree)))
     return abs(step).max()
 
 

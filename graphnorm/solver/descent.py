@@ -5,50 +5,83 @@ Everything here costs two products with a block's masses at most, and no Python 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from graphnorm.solver.arrays import Array, Arrays
+from graphnorm.solver.arrays import Array, Arrays, add_at
 from graphnorm.solver.problem import Bools, Integers, Problem
 from graphnorm.solver.sides import Side, compile_side
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CompiledBlock:
-    """A block's masses (an operator on the device) and sides."""
+    """A block's masses (an operator on the device) and sides.
+
+    `sums` is False where entries that meet don't add up but the largest counts (p = inf); `memo` keeps the last product with all entries of each side: (version of the other side, masses).
+    """
 
     mass: Any
     sides: tuple[Side, Side]
+    memo: list[tuple[int, Array] | None]
+    sums: bool
 
-    def product(self, axis: int, far: Array, part: slice = slice(None)) -> Array:
-        """Masses of the entries `part` of side `axis`, without their own factor."""
-        return self.mass.right(far, part) if axis == 0 else self.mass.left(far, part)
+    def product(self, axis: int, part: slice | None = None) -> Array:
+        """Masses of the entries `part` of side `axis` (None: all), without their own factor."""
+        far = self.sides[1 - axis]
+        held = self.memo[axis]
+        if held is not None and held[0] == far.version:
+            return held[1] if part is None else held[1][part]
+        mass = self.mass
+        if self.sums:
+            multiply = mass.right if axis == 0 else mass.left
+        else:
+            multiply = mass.right_max if axis == 0 else mass.left_max
+        if part is not None:
+            return multiply(far.factor, part)
+        masses = multiply(far.factor)
+        self.memo[axis] = (far.version, masses)
+        return masses
+
+    def total(self) -> Array:
+        """Sum (largest) of the masses, over exp(shift of both sides)."""
+        known = self.memo[1]
+        axis = 1 if known is not None and known[0] == self.sides[0].version else 0
+        masses = self.sides[axis].factor * self.product(axis)
+        return masses.sum() if self.sums else masses.max()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the masses of a range of entries go among a group's variables.
+
+    Attributes:
+        entries: which entries of the range (None: all).
+        local: their variables, counted within the group (None: all, in order).
+        coefficient: of these terms; masses count with its absolute value.
+        repeated: whether a variable occurs twice.
+    """
+
+    entries: Array | None
+    local: Array | None
+    coefficient: float
+    repeated: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Incidence:
-    """Where a group meets a side of a block.
+    """Where a group meets a side of a block: the smallest range of entries that holds its own, and targets.
 
-    Attributes:
-        part: smallest range of entries that holds those of the group.
-        entries: which of them belong to it (None: all).
-        local: their variables, counted within the group (None: all, in order).
-        coefficient: theirs, if they are single variables; else `up` and `down` are (variables, entries)
-            matrices of the positive and negative coefficients.
+    `part` is None if that is the whole side.
     """
 
     block: CompiledBlock
     axis: int
-    part: slice
-    entries: Array | None
-    local: Array | None
-    coefficient: float
-    up: Any = None
-    down: Any = None
+    part: slice | None
+    targets: tuple[Target, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +113,7 @@ class Descent:
         self.problem, self.p, self.count = problem, problem.exponent, problem.count
         self.active = arrays.array(active)
         self.any_active = bool(active.any())
+        self.sums = bool(np.isfinite(problem.p))
         keep = sp.dia_array((active.astype(np.float64)[None, :], [0]), shape=(problem.count,) * 2)
         self.blocks: list[CompiledBlock] = []
         self.forms: list[tuple[sp.csr_array, sp.csr_array]] = []
@@ -87,7 +121,7 @@ class Descent:
             forms = tuple(_dropped(side, keep, active) for side in (block.rows, block.columns))
             if any(side.nnz for side in forms):
                 sides = tuple(compile_side(side, problem.groups, self.p, arrays) for side in forms)
-                self.blocks.append(CompiledBlock(arrays.mass(block.mass), sides))  # type: ignore[arg-type]
+                self.blocks.append(CompiledBlock(arrays.mass(block.mass), sides, [None, None], self.sums))  # type: ignore[arg-type]
                 self.forms.append(forms)  # type: ignore[arg-type]
         self.groups = tuple(_groups(self.blocks, self.forms, problem.groups, active, arrays))
         self._touching: dict[int, list[Side]] = {}
@@ -133,11 +167,12 @@ class Descent:
             top = xp.maximum(top, level)
         rising, falling = self.arrays.zeros(group.size), self.arrays.zeros(group.size)
         for i, (part, level) in enumerate(zip(group.parts, levels, strict=True)):
-            near, far = part.block.sides[part.axis], part.block.sides[1 - part.axis]
-            mass = near.factor[part.part] * part.block.product(part.axis, far.factor, part.part)
+            near = part.block.sides[part.axis]
+            factor = near.factor if part.part is None else near.factor[part.part]
+            mass = factor * part.block.product(part.axis, part.part)
             scale = xp.exp(level - top)
             mass = mass * (scale if weights is None else scale * weights[i])
-            _collect(part, mass, rising, falling)
+            _collect(part, mass, rising, falling, None if self.sums else xp.maximum)
         return rising, falling, top
 
     def imbalance(self) -> float:
@@ -149,18 +184,15 @@ class Descent:
 
     def block_totals(self) -> list[tuple[Array, Array]]:
         """Per block: masses of all its entries over exp(level), and the level."""
-        found = []
-        for block in self.blocks:
-            rows, columns = block.sides
-            found.append(((rows.factor * block.mass.right(columns.factor)).sum(), self.level(block)))
-        return found
+        return [(block.total(), self.level(block)) for block in self.blocks]
 
     def objective(self) -> float:
         """Phi over the blocks that can move."""
         totals = self.block_totals()
         if not totals:
             return 0.0
-        return float(sum(total * self.xp.exp(level) for total, level in totals))
+        values = [total * self.xp.exp(level) for total, level in totals]
+        return float(sum(values) if self.sums else max(values))
 
 
 def abs_log(at: Descent, rising: Array, falling: Array) -> Array:
@@ -176,20 +208,27 @@ def _dropped(forms: sp.csr_array, keep: sp.dia_array, active: Bools) -> sp.csr_a
     return found
 
 
-def _collect(part: Incidence, mass: Array, rising: Array, falling: Array) -> None:
-    if part.up is not None:
-        rising += part.up @ mass
-        falling += part.down @ mass
-        return
-    if part.entries is not None:
-        mass = mass[part.entries]
-    into = rising if part.coefficient > 0 else falling
-    if abs(part.coefficient) != 1.0:
-        mass = mass * abs(part.coefficient)
-    if part.local is None:
-        into += mass
-    else:
-        into[part.local] = into[part.local] + mass
+def _collect(
+    part: Incidence, mass: Array, rising: Array, falling: Array, larger: Callable[[Array, Array], Array] | None
+) -> None:
+    """Add masses to their variables; or keep the `larger`."""
+    for target in part.targets:
+        values = mass if target.entries is None else mass[target.entries]
+        if abs(target.coefficient) != 1.0:
+            values = values * abs(target.coefficient)
+        into = rising if target.coefficient > 0 else falling
+        if larger is not None:
+            if target.repeated:
+                np.maximum.at(into, target.local, values)
+            else:
+                where = slice(None) if target.local is None else target.local
+                into[where] = larger(into[where], values)
+        elif target.local is None:
+            into += values
+        elif target.repeated:
+            add_at(into, target.local, values)
+        else:
+            into[target.local] += values
 
 
 def _groups(
@@ -229,25 +268,26 @@ def _incidence(
     block: CompiledBlock, axis: int, forms: sp.csr_array, groups: Integers, g: int, place: Integers, size: int,
     arrays: Arrays,
 ) -> Incidence:  # fmt: skip
-    lengths = np.diff(forms.indptr)
     term = np.flatnonzero(groups[forms.indices] == g)
-    entry = np.repeat(np.arange(forms.shape[0]), lengths)[term]
+    entry = np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))[term]
     part = slice(int(entry.min()), int(entry.max()) + 1)
     local, data = place[forms.indices[term]], forms.data[term]
-    width = part.stop - part.start
-    inside = entry - part.start
-    simple = (data == data[0]).all() and len(np.unique(entry)) == len(entry) == len(np.unique(local))
-    if simple:
-        entries = None if len(inside) == width else arrays.array(inside)
-        in_order = len(local) == size and (local == np.arange(size)).all()
-        return Incidence(
-            block, axis, part, entries, None if in_order else arrays.array(local), float(data[0])
+    targets = []
+    for coefficient in np.unique(data).tolist():
+        mine = np.flatnonzero(data == coefficient)
+        inside, where = entry[mine] - part.start, local[mine]
+        whole = len(inside) == part.stop - part.start and bool((np.diff(inside) == 1).all())
+        in_order = len(where) == size and bool((where == np.arange(size)).all())
+        targets.append(
+            Target(
+                None if whole else arrays.array(inside),
+                None if in_order else arrays.array(where),
+                coefficient,
+                len(np.unique(where)) < len(where),
+            )
         )
-    up, down = (
-        arrays.sparse(sp.csr_array((np.maximum(sign * data, 0.0), (local, inside)), shape=(size, width)))
-        for sign in (1.0, -1.0)
-    )
-    return Incidence(block, axis, part, None, None, 0.0, up, down)
+    every = part.stop - part.start == forms.shape[0]
+    return Incidence(block, axis, None if every else part, tuple(targets))
 
 
 def _largest(forms: sp.csr_array, groups: Integers) -> dict[int, float]:

@@ -19,11 +19,13 @@ import math
 import numpy as np
 
 from graphnorm.solver.bounds import bounds
+from graphnorm.solver.coarse import Coarse
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.laplacian import Laplacian
-from graphnorm.solver.newton import conjugate_gradient
+from graphnorm.solver.newton import conjugate_gradient, two_levels
 
 _REFINEMENTS = 3
+_ITERATIONS = 300
 _ENOUGH = 1e-15
 
 
@@ -43,11 +45,12 @@ def relative_gap(at: Descent, fast: Descent | None = None) -> float:
     radius = np.maximum(np.abs(box.lower), np.abs(box.upper))
     radius[~at.arrays.host(at.active)] = 0.0
     reach = at.arrays.array(radius)
+    precondition = two_levels(rough, Coarse(at if fast is None else fast))
     d = at.arrays.zeros(at.count)
     residual, best = exact.gradient, math.inf
     for _ in range(_REFINEMENTS):
         d = d + conjugate_gradient(
-            lambda v: rough.product(v) * scale, -residual, rough.diagonal, 500, tolerance=1e-8
+            lambda v: rough.product(v) * scale, -residual, precondition, _ITERATIONS, tolerance=1e-8
         )
         image = exact.product(d)
         residual = exact.gradient + image
@@ -62,7 +65,7 @@ def _bound(at: Descent, d: object, quadratic: float, outside: float) -> float:
     extended = at.arrays.zeros(at.count + 1)
     extended[:-1] = d
     largest = max(
-        sum(float(abs(side.exponent(extended)).max()) for side in block.sides) for block in at.blocks
+        sum(float(abs(side.exponent(extended)).max()) for side in block.sides if side.slots) for block in at.blocks
     )
     if largest >= 1.0:
         return math.inf

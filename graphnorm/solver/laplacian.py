@@ -5,9 +5,8 @@ Values are divided by exp(level), so that neither tiny nor huge objectives leave
 
 from __future__ import annotations
 
-from graphnorm.solver.arrays import Array, add_at
+from graphnorm.solver.arrays import Array
 from graphnorm.solver.descent import CompiledBlock, Descent
-from graphnorm.solver.sides import Side
 
 
 class Laplacian:
@@ -30,12 +29,12 @@ class Laplacian:
             rows, columns = block.sides
             unit = at.xp.exp(at.level(block) - self.level)
             r, c = rows.factor * unit, columns.factor
-            row_mass, column_mass = r * block.mass.right(c), c * block.mass.left(r)
+            row_mass, column_mass = r * block.product(0), unit * c * block.product(1)
             self._terms.append((block, r, c, row_mass, column_mass))
             self.value += float(row_mass.sum())
             for side, mass in ((rows, row_mass), (columns, column_mass)):
-                spread(side, mass, gradient)
-                spread_squared(side, mass, diagonal)
+                side.spread(mass, gradient)
+                side.spread(mass, diagonal, power=2)
         self.gradient = gradient[:-1]
         self.diagonal = at.xp.where(at.active & (diagonal[:-1] > 0), diagonal[:-1], 1.0)
 
@@ -48,8 +47,14 @@ class Laplacian:
         for block, r, c, row_mass, column_mass in self._terms:
             rows, columns = block.sides
             row, column = rows.exponent(extended), columns.exponent(extended)
-            spread(rows, row_mass * row + r * block.mass.right(c * column), total)
-            spread(columns, column_mass * column + c * block.mass.left(r * row), total)
+            if columns.slots:
+                rows.spread(row_mass * row + r * block.mass.right(c * column), total)
+            else:
+                rows.spread(row_mass * row, total)
+            if rows.slots:
+                columns.spread(column_mass * column + c * block.mass.left(r * row), total)
+            else:
+                columns.spread(column_mass * column, total)
         return total[:-1]
 
     @staticmethod
@@ -58,23 +63,3 @@ class Laplacian:
         return sum(
             float(total * at.xp.exp(block_level - level)) for total, block_level in at.block_totals()
         )
-
-
-def spread(side: Side, values: Array, into: Array) -> None:
-    """into += p F^T values: what a side's entries say to their variables (the last of which is none)."""
-    if side.pick is None:
-        into[:-1] += side.transposed @ values
-    elif isinstance(side.pick, slice):
-        into[side.pick] += side.sign * values
-    else:
-        add_at(into, side.pick, side.sign * values)
-
-
-def spread_squared(side: Side, values: Array, into: Array) -> None:
-    """The same with squared coefficients."""
-    if side.pick is None:
-        into[:-1] += side.squared @ values
-    elif isinstance(side.pick, slice):
-        into[side.pick] += side.sign**2 * values
-    else:
-        add_at(into, side.pick, side.sign**2 * values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ class Mass(Protocol):
         """max_i A_ij r_i for j in columns."""
     def merged(self, rows: Gather | None, columns: Gather | None) -> Mass:
         """The masses with entries summed."""
-    def held(self, dtype: npt.DTypeLike) -> Mass:
+    def held(self, dtype: npt.DTypeLike) -> Any:
         """The same masses in memory, in `dtype` if its range suffices, else in float64."""
 
 
@@ -63,6 +63,7 @@ class Dense:
     """Masses in an array of float32 or float64; products are float64."""
 
     array: Array
+    sums: bool = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,15 +86,24 @@ class Dense:
         return np.asarray((self.array[:, columns] * r[:, None]).max(axis=0, initial=0.0))
 
     def merged(self, rows: Gather | None, columns: Gather | None) -> Mass:
-        array = self.array
-        if rows is not None:
-            array = rows.matrix(array.dtype) @ array
-        if columns is not None:
-            array = (columns.matrix(array.dtype) @ array.T).T
-        return Dense(np.ascontiguousarray(array)) if array is not self.array else self
+        array = _merged(self.array, rows, self.sums)
+        array = _merged(array.T, columns, self.sums).T
+        return Dense(np.ascontiguousarray(array), self.sums)
 
     def held(self, dtype: npt.DTypeLike) -> Mass:
-        return Dense(self.array.astype(dtype)) if _fits(self, dtype) else self
+        return Dense(self.array.astype(dtype), self.sums) if _fits(self, dtype) else self
+
+    def scaled(self, r: Floats, c: Floats) -> Dense:
+        """r_i A_ij c_j."""
+        return Dense(r[:, None] * self.array * c, self.sums)
+
+    def power(self, q: float, unit: float) -> Dense:
+        """(A / unit)^q."""
+        return Dense((self.array / unit) ** q)
+
+    def largest(self) -> float:
+        """The largest mass."""
+        return float(self.array.max(initial=0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,20 @@ class Sparse:
 
     def held(self, dtype: npt.DTypeLike) -> Mass:
         return self
+
+    def scaled(self, r: Floats, c: Floats) -> Sparse:
+        """r_i A_ij c_j."""
+        edges = self.by_row.tocoo()
+        data = r[edges.row] * edges.data * c[edges.col]
+        return sparse(sp.csr_array((data, (edges.row, edges.col)), shape=self.shape), self.sums)
+
+    def power(self, q: float, unit: float) -> Sparse:
+        """(A / unit)^q."""
+        return sparse((self.by_row / unit).power(q), self.sums)
+
+    def largest(self) -> float:
+        """The largest mass."""
+        return float(self.by_row.data.max(initial=0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,18 +216,18 @@ class Streamed:
         array = np.zeros(self.shape, dtype=dtype)
         for at, chunk in self.chunks(dtype):
             _meet(array, self._merged_rows(at), chunk, self.sums)
-        made = Dense(array)
+        made = Dense(array, self.sums)
         return made if _fits(made, dtype) else self.held(np.float64)
 
     def _merged_rows(self, at: slice) -> slice | Integers:
         return at if self.rows is None else self.rows.inverse[at]
 
 
-def as_mass(mass: object) -> Mass:
-    """Wrap an array or a sparse array."""
+def as_mass(mass: object, sums: bool = True) -> Mass:
+    """Wrap an array or a sparse array; entries that meet are added (`sums`), or the largest stays."""
     if isinstance(mass, np.ndarray):
-        return Dense(mass)
-    return sparse(mass) if sp.issparse(mass) else mass  # type: ignore[return-value]
+        return Dense(mass, sums)
+    return sparse(mass, sums) if sp.issparse(mass) else mass  # type: ignore[return-value]
 
 
 def sparse(matrix: sp.csr_array, sums: bool = True) -> Sparse:
@@ -224,6 +248,14 @@ def _fits(mass: Dense, dtype: npt.DTypeLike) -> bool:
     sums = np.concatenate([mass.right(np.ones(mass.shape[1])), mass.left(np.ones(mass.shape[0]))])
     positive = sums[sums > 0]
     return bool(np.isfinite(sums).all() and ((positive > _SMALLEST) & (positive < _LARGEST)).all())
+
+
+def _merged(array: Array, gather: Gather | None, sums: bool) -> Array:
+    if gather is None:
+        return array
+    found = np.zeros((gather.count, array.shape[1]), dtype=array.dtype)
+    _meet(found, gather.inverse, array, sums)
+    return found
 
 
 def _meet(found: Array, at: slice | Integers, values: Array, sums: bool) -> None:

@@ -2,8 +2,9 @@
 
     g = p (R^T m_r + C^T m_c),     H d = p^2 (R^T (m_r * Rd + r A (c * Cd)) + C^T (m_c * Cd + c A^T (r * Rd)))
 
-H is a grounded graph Laplacian in the balancing case; conjugate gradients with its diagonal as
-preconditioner need products with A only.  The step is limited to |p dz| <= 1 and accepted only if Phi falls.
+H is a grounded graph Laplacian in the balancing case; conjugate gradients need products with A only.  Their
+preconditioner has two levels, so that depth doesn't cost iterations: the diagonal, and the exact solution
+among shifts of whole groups.  The step is limited to |p dz| <= 1 and accepted only if Phi falls.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from graphnorm.solver.descent import Descent
 from graphnorm.solver.laplacian import Laplacian
 from graphnorm.solver.method import Limits, Run
 
+Operator = Callable[[Array], Array]
 _MAX_STEP = 1.0
 _WARM = 4  # cycles before: far from the optimum a Newton step is cut short
 
@@ -30,19 +32,21 @@ def newton(at: Descent, limits: Limits) -> Run:
         if cycles < _WARM:
             seen = sweep(at)
         else:
-            step(at)
+            step(at, correction, limits.tol / left)
             seen = limits.tol
         cycles += 1
-        left = at.imbalance() if seen <= limits.tol or cycles == limits.max_cycles else seen
+        left = at.imbalance() if seen <= limits.tol or cycles >= _WARM else seen
         limits.tell(at, cycles, left)
     return Run(cycles, left)
 
 
-def step(at: Descent, iterations: int = 200) -> bool:
-    """One damped Newton step; False where none lowers Phi."""
+def step(at: Descent, coarse: Coarse, reduction: float, iterations: int = 200) -> bool:
+    """One damped Newton step, solved to a tenth of the wanted `reduction`; False where none lowers Phi."""
     system = Laplacian(at)
     gradient = system.gradient
-    direction = conjugate_gradient(system.product, -gradient, system.diagonal, iterations)
+    tolerance = min(max(0.1 * reduction, 1e-8), 0.1)
+    precondition = two_levels(system, coarse)
+    direction = conjugate_gradient(system.product, -gradient, precondition, iterations, tolerance)
     largest = float(abs(direction).max()) * at.p
     if largest > _MAX_STEP:
         direction = direction * (_MAX_STEP / largest)
@@ -58,13 +62,19 @@ def step(at: Descent, iterations: int = 200) -> bool:
     return False
 
 
+def two_levels(system: Laplacian, coarse: Coarse) -> Operator:
+    """Preconditioner: inverse diagonal plus inverse among group shifts."""
+    among_groups = coarse.preconditioner(system.level)
+    return lambda residual: residual / system.diagonal + among_groups(residual)
+
+
 def conjugate_gradient(
-    product: Callable[[Array], Array], right: Array, diagonal: Array, iterations: int, tolerance: float = 1e-6
+    product: Operator, right: Array, precondition: Operator, iterations: int, tolerance: float
 ) -> Array:
-    """Solve `product`(x) = `right`; `diagonal` preconditions; relative `tolerance` of the residual."""
+    """Solve `product`(x) = `right` to a relative `tolerance` of the preconditioned residual."""
     x = right * 0.0
     residual = right
-    direction = scaled = residual / diagonal
+    direction = scaled = precondition(residual)
     rho = start = float((residual * scaled).sum())
     for _ in range(iterations):
         if rho <= tolerance**2 * start or rho <= 0.0:
@@ -76,7 +86,7 @@ def conjugate_gradient(
         alpha = rho / curvature
         x = x + alpha * direction
         residual = residual - alpha * image
-        scaled = residual / diagonal
+        scaled = precondition(residual)
         rho, previous = float((residual * scaled).sum()), rho
         direction = scaled + (rho / previous) * direction
     return x

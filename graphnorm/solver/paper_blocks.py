@@ -41,9 +41,7 @@ def _equivalent(at: Descent, group: Group | None, block: int) -> Array | float:
         return 1.0
     logs = {}
     for part in group.parts:
-        rows, columns = part.block.sides
-        total = (rows.factor * part.block.mass.right(columns.factor)).sum()
-        logs[id(part.block)] = math.log(max(float(total), 1e-300)) + float(at.level(part.block))
+        logs[id(part.block)] = math.log(max(float(part.block.total()), 1e-300)) + float(at.level(part.block))
     if len(logs) != 2:
         return 1.0
     other = next(value for key, value in logs.items() if key != block)

@@ -54,20 +54,23 @@ class Problem:
         return self.p if np.isfinite(self.p) else 1.0
 
 
-def make_block(name: str, mass: object, rows: sp.csr_array, columns: sp.csr_array) -> Block | None:
-    """A block in which entries of equal forms are one (their masses summed); None if nothing can move.
+def make_block(
+    name: str, mass: object, rows: sp.csr_array, columns: sp.csr_array, sums: bool = True
+) -> Block | None:
+    """A block in which entries of equal forms are one; None if nothing can move.
 
     Args:
         name: the weight's name.
         mass: array, `scipy.sparse.csr_array` or `Mass` of shape (rows, columns).
         rows: forms of the rows.
         columns: forms of the columns.
+        sums: masses of equal forms are added; for p = inf the largest stays.
     """
     if not rows.nnz and not columns.nnz:
         return None
     row_gather, rows = merged(rows)
     column_gather, columns = merged(columns)
-    return Block(name, as_mass(mass).merged(row_gather, column_gather), rows, columns)
+    return Block(name, as_mass(mass, sums).merged(row_gather, column_gather), rows, columns)
 
 
 def merged(forms: sp.csr_array) -> tuple[Gather | None, sp.csr_array]:

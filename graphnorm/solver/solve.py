@@ -31,6 +31,8 @@ METHODS: Mapping[str, Method] = {
     "paper_blocks": paper_blocks,
 }
 _FLOAT32_TOLERANCE = 5e-7  # sums of float32 masses carry no more
+_EXPONENTS = (2.0, 8.0, 32.0)  # on the way to p = inf
+_ROUGH = 1e-6
 _TIGHTER = 6  # times that tol may shrink tenfold to reach a wanted gap
 
 
@@ -106,44 +108,75 @@ def solve(
         watch: called after each cycle with the point, the number of cycles and the imbalance met.
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        call = _Call(Limits(tol, max_cycles, watch), METHODS[method], frozen, memory, device, gap, certify)
         if not np.isfinite(problem.p):
-            from graphnorm.solver.max_norm import solve_max
-
-            return solve_max(problem, tol, max_cycles, frozen, watch)
-        limits = Limits(tol, max_cycles, watch)
-        dtype = np.dtype(np.float32 if tol >= _FLOAT32_TOLERANCE and gap is None else np.float64)
-        solution = _solve(problem, limits, METHODS[method], frozen, memory, device, dtype, gap, certify)
-        if not solution.converged and dtype == np.float32:
-            dtype = np.dtype(np.float64)
-            solution = _solve(problem, limits, METHODS[method], frozen, memory, device, dtype, gap, certify)
-        return solution
+            return _solve_max(problem, replace(call, wanted=None, certify=False))
+        if tol < _FLOAT32_TOLERANCE or gap is not None:
+            return _solve(problem, call, np.dtype(np.float64))
+        solution = _solve(problem, call, np.dtype(np.float32))
+        return solution if solution.converged else _solve(problem, call, np.dtype(np.float64))
 
 
-def _solve(
-    problem: Problem, limits: Limits, method: Method, frozen: Bools | None, memory: int | None, device: str,
-    dtype: np.dtype[np.floating], wanted: float | None, certify: bool,
-) -> Solution:  # fmt: skip
-    arrays = arrays_for(device)
-    problem, exact = hold(problem, dtype, memory), problem
-    held = np.zeros(problem.count, dtype=bool) if frozen is None else frozen
+@dataclass(frozen=True, slots=True)
+class _Call:
+    limits: Limits
+    method: Method
+    frozen: Bools | None
+    memory: int | None
+    device: str
+    wanted: float | None
+    certify: bool
+
+
+def _solve(problem: Problem, call: _Call, dtype: np.dtype[np.floating], start: Floats | None = None) -> Solution:
+    arrays = arrays_for(call.device)
+    problem, exact = hold(problem, dtype, call.memory), problem
+    held = np.zeros(problem.count, dtype=bool) if call.frozen is None else call.frozen
     active = touched(problem) & ~held
-    start = arrays.zeros(problem.count)
-    at = Descent(problem, active, arrays, start)
+    at = Descent(problem, active, arrays, arrays.zeros(problem.count))
     before = at.objective()
     finite = bounds(at).finite
     degenerate = np.flatnonzero(active & ~finite)
     fixed = 0.0  # of blocks in which only degenerate variables move
     if len(degenerate):
-        at = Descent(problem, active & finite, arrays, start)
-        fixed = before - at.objective()
-    run = method(at, limits)
+        at = Descent(problem, active & finite, arrays, arrays.zeros(problem.count))
+        fixed = before - at.objective() if at.sums else 0.0
+    if start is not None:
+        at.move_to(arrays.array(start))
+    run = call.method(at, call.limits)
     found: float | None = None
-    if wanted is not None or certify:
-        run, found = _certified(at, exact if dtype == np.float32 else None, run, limits, method, wanted)
+    if call.wanted is not None or call.certify:
+        run, found = _certified(at, exact if dtype == np.float32 else None, run, call)
     z = np.array(arrays.host(at.z))
     after = at.objective() + fixed
-    status = _status(run, limits, z, after, found, wanted)
+    status = _status(run, call, z, after, found)
     return Solution(z, run.cycles, run.imbalance, before, after, status, degenerate, found)
+
+
+def _solve_max(problem: Problem, call: _Call) -> Solution:
+    """p = inf: balance at growing exponents, then the largest entries themselves."""
+    problem = hold(problem, np.dtype(np.float64), None)
+    z = np.zeros(problem.count)
+    cycles = 0
+    for q in _EXPONENTS:
+        powered = raised(problem, z, q)
+        solution = _solve(powered, replace(call, limits=replace(call.limits, tol=_ROUGH)), np.dtype(np.float64))
+        z, cycles = z + solution.z, cycles + solution.cycles
+    final = _solve(problem, replace(call, method=cyclic, device="numpy"), np.dtype(np.float64), z)
+    return replace(final, cycles=cycles + final.cycles)
+
+
+def raised(problem: Problem, z: Floats, q: float) -> Problem:
+    """The problem at `z` as the origin, for exponent `q`; masses of the largest entry become 1."""
+    blocks = []
+    scaled = []
+    for block in problem.blocks:
+        r, c = block.rows @ z, block.columns @ z
+        scaled.append(block.mass.scaled(np.exp(r), np.exp(c)))
+    top = max((mass.largest() for mass in scaled), default=1.0)
+    for block, mass in zip(problem.blocks, scaled, strict=True):
+        blocks.append(replace(block, mass=mass.power(q, top if top > 0 else 1.0)))
+    return replace(problem, blocks=tuple(blocks), p=q)
 
 
 def touched(problem: Problem) -> Bools:
@@ -175,10 +208,9 @@ def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
-def _certified(
-    at: Descent, exact: Problem | None, run: Run, limits: Limits, method: Method, wanted: float | None
-) -> tuple[Run, float]:
-    """The gap; with `wanted`, after as many more cycles as it takes."""
+def _certified(at: Descent, exact: Problem | None, run: Run, call: _Call) -> tuple[Run, float]:
+    """The gap; after as many more cycles as a wanted gap takes."""
+    limits, wanted = call.limits, call.wanted
     for _ in range(_TIGHTER):
         precise, fast = at, None
         if exact is not None:
@@ -188,18 +220,18 @@ def _certified(
         if wanted is None or found <= wanted or run.imbalance > limits.tol or run.cycles >= limits.max_cycles:
             break
         limits = replace(limits, tol=min(limits.tol, run.imbalance) / 10)
-        more = method(at, replace(limits, max_cycles=limits.max_cycles - run.cycles))
+        more = call.method(at, replace(limits, max_cycles=limits.max_cycles - run.cycles))
         run = Run(run.cycles + more.cycles, more.imbalance)
     return run, found
 
 
-def _status(
-    run: Run, limits: Limits, z: Floats, after: float, gap: float | None, wanted: float | None
-) -> Status:
+def _status(run: Run, call: _Call, z: Floats, after: float, gap: float | None) -> Status:
     if not (np.isfinite(z).all() and np.isfinite(after)):
         return Status.OUT_OF_RANGE
-    if run.imbalance <= limits.tol and (wanted is None or (gap is not None and gap <= wanted)):
+    if run.imbalance <= call.limits.tol and (
+        call.wanted is None or (gap is not None and gap <= call.wanted)
+    ):
         return Status.CONVERGED
-    if run.cycles >= limits.max_cycles:
+    if run.cycles >= call.limits.max_cycles:
         return Status.CYCLE_LIMIT
     return Status.ROUNDING if np.isfinite(run.imbalance) else Status.OUT_OF_RANGE
