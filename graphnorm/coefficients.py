@@ -180,16 +180,22 @@ def _variables_at(graph: RescalingGraph, demand: Demand, bad: npt.NDArray[np.boo
     return np.asarray(forms.indices, dtype=np.int64)
 
 
-def powers_of_two(graph: RescalingGraph, z: Floats) -> Floats:
-    """Round log-scales so that every label's coefficient is a power of two."""
+def lattice(graph: RescalingGraph) -> Floats:
+    """Spacing of each variable's log-scale for which every label's coefficient is a power of two; inf if none is."""
     basis = graph.solution.basis.tocsc()
-    step = np.ones(len(z))
+    step = np.ones(basis.shape[1])
     fractional = basis.data != np.rint(basis.data)
-    for variable in np.unique(np.repeat(np.arange(len(z)), np.diff(basis.indptr))[fractional]):
+    for variable in np.unique(np.repeat(np.arange(len(step)), np.diff(basis.indptr))[fractional]):
         entries = basis.data[basis.indptr[variable] : basis.indptr[variable + 1]]
         step[variable] = next((q for q in range(2, 65) if _integral(entries * q)), np.inf)
+    return step * LOG2
+
+
+def powers_of_two(graph: RescalingGraph, z: Floats) -> Floats:
+    """Round log-scales so that every label's coefficient is a power of two."""
+    step = lattice(graph)
     with np.errstate(invalid="ignore"):
-        rounded = np.rint(z / (LOG2 * step)) * step * LOG2
+        rounded = np.rint(z / step) * step
     return np.where(np.isfinite(step), rounded, 0.0)
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
-from graphnorm.solver.masses import Dense, Mass, Sparse
+from graphnorm.solver.masses import ALL, Dense, Mass, Sparse, Streamed
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +31,6 @@ class NumpyArrays:
 
     def host(self, values: Array) -> np.ndarray[Any, Any]:
         return np.asarray(values)
-
-    def sparse(self, matrix: sp.csr_array) -> Any:
-        return matrix
 
     def mass(self, mass: Mass) -> Mass:
         return mass
@@ -58,44 +54,66 @@ class TorchArrays:
     def host(self, values: Array) -> np.ndarray[Any, Any]:
         return np.asarray(values.cpu())
 
-    def sparse(self, matrix: sp.csr_array) -> Any:
-        parts = (self.array(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
-        return self.xp.sparse_csr_tensor(*parts, self.array(matrix.data), size=matrix.shape)
-
-    def mass(self, mass: Mass) -> Any:
+    def mass(self, mass: Any) -> Any:
         if isinstance(mass, Sparse):
-            return TorchMass(self.sparse(mass.by_row), self.sparse(mass.by_column), self)
+            edges = mass.by_row.tocoo()
+            index = (self.array(edges.row.astype(np.int64)), self.array(edges.col.astype(np.int64)))
+            return TorchEdges(self.array(edges.data), *index, mass.shape, self)
         if isinstance(mass, Dense):
-            array = self.array(mass.array)
-            return TorchMass(array, array.T, self)
-        return mass  # already a TorchMass
+            return TorchDense(self.array(mass.array), self)
+        return HostMass(mass, self) if isinstance(mass, Streamed) else mass
 
     def zeros(self, *shape: int) -> Array:
         return self.xp.zeros(shape, dtype=self.xp.float64, device=self.device)
 
 
 @dataclass(frozen=True, slots=True)
-class TorchMass:
-    """A block's masses on a device: by row, and transposed."""
+class TorchDense:
+    """`masses.Dense` on a device."""
 
-    by_row: torch.Tensor
-    by_column: torch.Tensor
+    array: torch.Tensor
     arrays: TorchArrays
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return tuple(self.by_row.shape)  # type: ignore[return-value]
+    def right(self, c: Array, rows: slice = ALL) -> Array:
+        return (self.array[rows] @ c.to(self.array.dtype)).to(self.arrays.xp.float64)
 
-    def right(self, c: Array, rows: slice = slice(None)) -> Array:
-        return self._product(self.by_row, c, rows)
+    def left(self, r: Array, columns: slice = ALL) -> Array:
+        return (self.array.T[columns] @ r.to(self.array.dtype)).to(self.arrays.xp.float64)
 
-    def left(self, r: Array, columns: slice = slice(None)) -> Array:
-        return self._product(self.by_column, r, columns)
 
-    def _product(self, matrix: torch.Tensor, vector: Array, part: slice) -> Array:
-        if matrix.is_sparse_csr:
-            return (matrix @ vector)[part]
-        return (matrix[part] @ vector.to(matrix.dtype)).to(self.arrays.xp.float64)
+@dataclass(frozen=True, slots=True)
+class TorchEdges:
+    """`masses.Sparse` on a device: masses of edges, and the row and column of each."""
+
+    masses: torch.Tensor
+    row: torch.Tensor
+    column: torch.Tensor
+    shape: tuple[int, int]
+    arrays: TorchArrays
+
+    def right(self, c: Array, rows: slice = ALL) -> Array:
+        return self._sums(c, self.column, self.row, self.shape[0])[rows]
+
+    def left(self, r: Array, columns: slice = ALL) -> Array:
+        return self._sums(r, self.row, self.column, self.shape[1])[columns]
+
+    def _sums(self, vector: Array, there: Array, here: Array, size: int) -> Array:
+        masses = self.masses if vector.ndim == 1 else self.masses[:, None]
+        return self.arrays.zeros(size, *vector.shape[1:]).index_add_(0, here, masses * vector[there])
+
+
+@dataclass(frozen=True, slots=True)
+class HostMass:
+    """Masses that stay on the host, beyond the memory budget: each product crosses over and back."""
+
+    mass: Streamed
+    arrays: TorchArrays
+
+    def right(self, c: Array, rows: slice = ALL) -> Array:
+        return self.arrays.array(self.mass.right(self.arrays.host(c), rows))
+
+    def left(self, r: Array, columns: slice = ALL) -> Array:
+        return self.arrays.array(self.mass.left(self.arrays.host(r), columns))
 
 
 Arrays = NumpyArrays | TorchArrays
