@@ -189,12 +189,13 @@ def touched(problem: Problem) -> Bools:
 
 
 def hold(problem: Problem, dtype: np.dtype[np.floating], memory: int | None) -> Problem:
-    """Masses in memory, the largest blocks last: those beyond `memory` bytes stay streamed."""
-    size = {id(b): int(np.prod(b.mass.shape)) * dtype.itemsize for b in problem.blocks}
+    """Layers' masses in memory, the largest last: those beyond `memory` bytes stay streamed."""
+    streamed = [b for b in problem.blocks if isinstance(b.mass, Streamed)]
+    size = {id(b): int(np.prod(b.mass.shape)) * dtype.itemsize for b in streamed}
     chosen, total = set(), 0
-    for block in sorted(problem.blocks, key=lambda b: size[id(b)]):
+    for block in sorted(streamed, key=lambda b: size[id(b)]):
         total += size[id(block)]
-        if isinstance(block.mass, Streamed) and (memory is None or total <= memory):
+        if memory is None or total <= memory:
             chosen.add(id(block))
 
     def made(block: Block) -> Block:
