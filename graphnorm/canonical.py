@@ -16,9 +16,9 @@ from graphnorm.errors import InputError, NotEquivalentError
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.objective import build_problem, energy_by_weight
 from graphnorm.report import Report, Verification, degenerate_groups
-from graphnorm.solver.solve import METHODS, Solution, solve
 from graphnorm.solver.problem import Problem, objective
 from graphnorm.solver.rounding import integer_descent
+from graphnorm.solver.solve import METHODS, Solution, solve
 from graphnorm.sources import Source, open_model
 from graphnorm.verification.certificate import check_certificate
 from graphnorm.verification.layers import first_difference, inexact_variables
@@ -269,9 +269,7 @@ def _rounded(
         z = powers_of_two(graph, solution.z)
         final = objective(problem, z)
     else:
-        z, final = integer_descent(
-            problem, powers_of_two(graph, solution.z), lattice(graph), movable, memory
-        )
+        z, final = integer_descent(problem, powers_of_two(graph, solution.z), lattice(graph), movable, memory)
     return (z, final) if final <= solution.before else (np.zeros_like(z), solution.before)
 
 

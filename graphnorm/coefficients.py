@@ -46,7 +46,9 @@ class Coefficients(Mapping[str, Floats]):
     Factors of a matrix are as large as twice its float32 entries: they are computed anew at each access.
     """
 
-    def __init__(self, graph: RescalingGraph, demands: Mapping[str, list[Demand]], x: Floats, exact: bool) -> None:
+    def __init__(
+        self, graph: RescalingGraph, demands: Mapping[str, list[Demand]], x: Floats, exact: bool
+    ) -> None:
         self._graph, self._demands, self._x, self._exact = graph, demands, x, exact
 
     def __getitem__(self, name: str) -> Floats:
@@ -154,7 +156,10 @@ def factors_of(graph: RescalingGraph, demands: list[Demand], x: Floats, exact: b
     """Factors whose product is `coefficient`: one for each term of a demand, so that none is a matrix."""
     weight = graph.network.weights[demands[0].weight]
     if len(demands) == 1 and not demands[0].path:
-        return [np.asarray(f).reshape((1,) * (weight.ndim - f.ndim) + f.shape) for f in _terms(graph, demands[0], x, exact)]
+        return [
+            np.asarray(f).reshape((1,) * (weight.ndim - f.ndim) + f.shape)
+            for f in _terms(graph, demands[0], x, exact)
+        ]
     index = np.arange(weight.size).reshape(weight.shape)
     factor = np.ones(index.size)
     for demand in demands:
@@ -165,7 +170,9 @@ def factors_of(graph: RescalingGraph, demands: list[Demand], x: Floats, exact: b
 
 
 def _terms(graph: RescalingGraph, demand: Demand, x: Floats, exact: bool) -> list[Floats]:
-    if exact and any(c != round(c) for c, _ in demand.terms):  # half a power of two has to meet its other half
+    if exact and any(
+        c != round(c) for c, _ in demand.terms
+    ):  # half a power of two has to meet its other half
         return [np.exp2(np.rint(graph.demand_scale(demand, x) / LOG2))]
     if exact:
         return [np.exp2(c * np.rint(x[labels] / LOG2)) for c, labels in demand.terms] or [np.ones(())]

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from graphnorm import ir
-from graphnorm.graph import Floats, RescalingGraph
+from graphnorm.graph import RescalingGraph
 from graphnorm.powers import WeightPowers, power_sum
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.demands import Demand

@@ -42,8 +42,9 @@ class WeightPowers:
         """(rows, their masses) in `dtype`; chunks of the same rows are to be added (maximised)."""
         shape = self.region.shape
         if not shape:
-            yield slice(0, 1), _powers(self.region.reshape(1, 1), self.p, dtype) * np.asarray(
-                self.factor, dtype
+            yield (
+                slice(0, 1),
+                _powers(self.region.reshape(1, 1), self.p, dtype) * np.asarray(self.factor, dtype),
             )
             return
         inner = int(np.prod(shape[1:], dtype=np.int64))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphnorm.solver.bounds import bounds
 from graphnorm.solver.arrays import NumpyArrays
+from graphnorm.solver.bounds import bounds
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.masses import Dense
 from graphnorm.solver.problem import Floats, Problem, flows, imbalance, make_block, objective
@@ -70,7 +70,9 @@ def test_minimum_is_unique_from_any_rescaled_start(name: str) -> None:
 def test_minimum_does_not_depend_on_labels(name: str) -> None:
     found = PROBLEMS[name]
     order = np.random.default_rng(2).permutation(found.count)
-    assert np.abs(solve(relabelled(found, order), tol=1e-12).z[order] - solve(found, tol=1e-12).z).max() <= 1e-10
+    assert (
+        np.abs(solve(relabelled(found, order), tol=1e-12).z[order] - solve(found, tol=1e-12).z).max() <= 1e-10
+    )
 
 
 @pytest.mark.parametrize("depth", [5, 30, 100])
@@ -136,7 +138,8 @@ def test_bounds_hold_the_minimiser(name: str) -> None:
     box = bounds(starting(found))
     z = solve(found).z
     assert box.finite.all()
-    assert (box.lower <= z).all() and (z <= box.upper).all()
+    assert (box.lower <= z).all()
+    assert (z <= box.upper).all()
 
 
 def test_imbalance_sees_an_error() -> None:

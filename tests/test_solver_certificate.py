@@ -61,8 +61,10 @@ def test_stops_at_a_wanted_gap() -> None:
     found = chain([8] * 12)
     loose = solve(found, tol=1.0, gap=1e-3)
     tight = solve(found, tol=1.0, gap=1e-12)
-    assert loose.gap is not None and tight.gap is not None
-    assert loose.gap <= 1e-3 and tight.gap <= 1e-12
+    assert loose.gap is not None
+    assert tight.gap is not None
+    assert loose.gap <= 1e-3
+    assert tight.gap <= 1e-12
     assert loose.cycles < tight.cycles
     assert loose.after >= tight.after
 
@@ -126,7 +128,8 @@ def test_streamed_masses_are_the_held_ones(p: float) -> None:
     z = np.random.default_rng(0).normal(size=found.count) * 0.3
     assert objective(found, z) == pytest.approx(objective(held, z), rel=1e-12)
     streamed, kept = solve(found, memory=0), solve(found)
-    assert streamed.converged and kept.converged
+    assert streamed.converged
+    assert kept.converged
     if np.isfinite(p):
         assert np.abs(streamed.z - kept.z).max() <= 1e-10
 
@@ -145,7 +148,8 @@ def test_single_precision_is_enough_for_its_tolerance() -> None:
     rough, fine = solve(found, tol=1e-6, certify=True), solve(found, tol=1e-12)
     assert rough.converged
     assert np.abs(rough.z - fine.z).max() <= 1e-5
-    assert rough.gap is not None and rough.gap <= 1e-12
+    assert rough.gap is not None
+    assert rough.gap <= 1e-12
 
 
 @pytest.mark.parametrize("tol", [1e-6, 1e-10])
@@ -155,4 +159,5 @@ def test_torch_finds_what_numpy_finds(device: str, tol: float) -> None:
         on_device, on_host = solve(found, tol=tol, device=device, certify=True), solve(found, tol=tol)
         assert on_device.converged
         assert np.abs(on_device.z - on_host.z).max() <= 100 * tol
-        assert on_device.gap is not None and on_device.gap <= 1e-10
+        assert on_device.gap is not None
+        assert on_device.gap <= 1e-10

@@ -43,7 +43,8 @@ def test_hostile_weights(weight: str, depth: int) -> None:
     check(found, solution)
     assert solution.status is Status.CONVERGED
     assert solution.cycles <= 25
-    assert solution.gap is not None and solution.gap <= 1e-12
+    assert solution.gap is not None
+    assert solution.gap <= 1e-12
 
 
 @pytest.mark.parametrize("p", [0.5, 1.0, 3.0, 8.0])
@@ -60,8 +61,10 @@ def test_a_thousand_layers() -> None:
     found = layers([w**2 * 1.44 ** (k % 7) for k, w in enumerate(random_layers(1000, 6, 2, "normal"))])
     solution = solve(found, tol=1e-8, certify=True)
     check(found, solution)
-    assert solution.converged and solution.cycles <= 15
-    assert solution.gap is not None and solution.gap <= 1e-12
+    assert solution.converged
+    assert solution.cycles <= 15
+    assert solution.gap is not None
+    assert solution.gap <= 1e-12
 
 
 def test_one_channel_layers_and_disconnected_pieces() -> None:

@@ -40,7 +40,7 @@ from graphnorm.solver.solve import METHODS, hold, solve
 from tools.bench_networks import NETWORKS, mlp
 
 _GEBAL_ROWS = 4000
-_LIMIT_S = 40.0  # of one run of a method
+_LIMIT_S = 30.0  # of one run of a method
 
 
 class _TooSlow(Exception):

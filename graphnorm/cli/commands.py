@@ -71,14 +71,18 @@ def canonicalize(
     ] = 1e-8,
     gap: Annotated[
         float | None,
-        typer.Option("--gap", help="Go on until the norm is proved to be within this fraction of its minimum."),
+        typer.Option(
+            "--gap", help="Go on until the norm is proved to be within this fraction of its minimum."
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option("--method", help="Solver: auto, coarse, newton, cyclic or paper_blocks.")
     ] = "auto",
     memory: Annotated[
         float | None,
-        typer.Option("--memory", metavar="MB", help="Memory for the solver's masses; the rest is read again."),
+        typer.Option(
+            "--memory", metavar="MB", help="Memory for the solver's masses; the rest is read again."
+        ),
     ] = None,
     inputs: InputOption = None,
     weights: WeightsOption = None,

@@ -209,7 +209,11 @@ def _dropped(forms: sp.csr_array, keep: sp.dia_array, active: Bools) -> sp.csr_a
 
 
 def _collect(
-    part: Incidence, mass: Array, rising: Array, falling: Array, larger: Callable[[Array, Array], Array] | None
+    part: Incidence,
+    mass: Array,
+    rising: Array,
+    falling: Array,
+    larger: Callable[[Array, Array], Array] | None,
 ) -> None:
     """Add masses to their variables; or keep the `larger`."""
     for target in part.targets:

@@ -65,7 +65,8 @@ def _bound(at: Descent, d: object, quadratic: float, outside: float) -> float:
     extended = at.arrays.zeros(at.count + 1)
     extended[:-1] = d
     largest = max(
-        sum(float(abs(side.exponent(extended)).max()) for side in block.sides if side.slots) for block in at.blocks
+        sum(float(abs(side.exponent(extended)).max()) for side in block.sides if side.slots)
+        for block in at.blocks
     )
     if largest >= 1.0:
         return math.inf

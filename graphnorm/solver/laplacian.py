@@ -60,6 +60,4 @@ class Laplacian:
     @staticmethod
     def objective(at: Descent, level: float) -> float:
         """Phi at the current point, in the unit exp(level)."""
-        return sum(
-            float(total * at.xp.exp(block_level - level)) for total, block_level in at.block_totals()
-        )
+        return sum(float(total * at.xp.exp(block_level - level)) for total, block_level in at.block_totals())

@@ -43,14 +43,19 @@ class Mass(Protocol):
     def nbytes(self) -> int: ...
     def right(self, c: Floats, rows: slice = ...) -> Floats:
         """A[rows] c, also for a matrix c."""
+
     def left(self, r: Floats, columns: slice = ...) -> Floats:
         """A[:, columns]^T r."""
+
     def right_max(self, c: Floats, rows: slice = ...) -> Floats:
         """max_j A_ij c_j for i in rows."""
+
     def left_max(self, r: Floats, columns: slice = ...) -> Floats:
         """max_i A_ij r_i for j in columns."""
+
     def merged(self, rows: Gather | None, columns: Gather | None) -> Mass:
         """The masses with entries summed."""
+
     def held(self, dtype: npt.DTypeLike) -> Any:
         """The same masses in memory, in `dtype` if its range suffices, else in float64."""
 
@@ -263,7 +268,9 @@ def _meet(found: Array, at: slice | Integers, values: Array, sums: bool) -> None
     if isinstance(at, slice):
         found[at] = found[at] + values if sums else np.maximum(found[at], values)
     elif (at == at[0]).all():  # pinned rows are all one
-        found[at[0]] = found[at[0]] + values.sum(axis=0) if sums else np.maximum(found[at[0]], values.max(axis=0))
+        found[at[0]] = (
+            found[at[0]] + values.sum(axis=0) if sums else np.maximum(found[at[0]], values.max(axis=0))
+        )
     elif sums:
         np.add.at(found, at, values)
     else:

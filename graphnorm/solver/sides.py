@@ -54,7 +54,7 @@ class Side:
     version: int = 0
 
     def exponent(self, z: Array) -> Array | float:
-        """p form(z) of each entry; `z` ends with a 0."""
+        """P form(z) of each entry; `z` ends with a 0."""
         total: Array | float = 0.0
         for slot in self.slots:
             total = total + (self.p * slot.coefficient) * z[slot.pick]
@@ -69,7 +69,7 @@ class Side:
             self.version += 1
 
     def spread(self, values: Array, into: Array, power: int = 1) -> None:
-        """into += (p F)^T values, or with coefficients to a `power`; `into` ends with an unused place."""
+        """Into += (p F)^T values, or with coefficients to a `power`; `into` ends with an unused place."""
         for slot in self.slots:
             weighted = (self.p * slot.coefficient) ** power * values
             if isinstance(slot.pick, slice):

@@ -128,7 +128,9 @@ class _Call:
     certify: bool
 
 
-def _solve(problem: Problem, call: _Call, dtype: np.dtype[np.floating], start: Floats | None = None) -> Solution:
+def _solve(
+    problem: Problem, call: _Call, dtype: np.dtype[np.floating], start: Floats | None = None
+) -> Solution:
     arrays = arrays_for(call.device)
     problem, exact = hold(problem, dtype, call.memory), problem
     held = np.zeros(problem.count, dtype=bool) if call.frozen is None else call.frozen
@@ -154,13 +156,15 @@ def _solve(problem: Problem, call: _Call, dtype: np.dtype[np.floating], start: F
 
 
 def _solve_max(problem: Problem, call: _Call) -> Solution:
-    """p = inf: balance at growing exponents, then the largest entries themselves."""
+    """P = inf: balance at growing exponents, then the largest entries themselves."""
     problem = hold(problem, np.dtype(np.float64), None)
     z = np.zeros(problem.count)
     cycles = 0
     for q in _EXPONENTS:
         powered = raised(problem, z, q)
-        solution = _solve(powered, replace(call, limits=replace(call.limits, tol=_ROUGH)), np.dtype(np.float64))
+        solution = _solve(
+            powered, replace(call, limits=replace(call.limits, tol=_ROUGH)), np.dtype(np.float64)
+        )
         z, cycles = z + solution.z, cycles + solution.cycles
     final = _solve(problem, replace(call, method=cyclic, device="numpy"), np.dtype(np.float64), z)
     return replace(final, cycles=cycles + final.cycles)
@@ -229,9 +233,7 @@ def _certified(at: Descent, exact: Problem | None, run: Run, call: _Call) -> tup
 def _status(run: Run, call: _Call, z: Floats, after: float, gap: float | None) -> Status:
     if not (np.isfinite(z).all() and np.isfinite(after)):
         return Status.OUT_OF_RANGE
-    if run.imbalance <= call.limits.tol and (
-        call.wanted is None or (gap is not None and gap <= call.wanted)
-    ):
+    if run.imbalance <= call.limits.tol and (call.wanted is None or (gap is not None and gap <= call.wanted)):
         return Status.CONVERGED
     if run.cycles >= call.limits.max_cycles:
         return Status.CYCLE_LIMIT
