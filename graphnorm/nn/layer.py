@@ -21,6 +21,8 @@ from graphnorm.nn.equilibrium import equilibrium, seen
 from graphnorm.nn.signs import resample_signs_
 from graphnorm.nn.statistics import first_samples, input_sums, over_ranks
 
+NO_STATISTICS = "the layer has no running statistics: it was made with track_running_stats=False"
+
 
 @dataclass(frozen=True)
 class EquiNormOptions:
@@ -109,30 +111,64 @@ class EquiNormLayer(nn.Module):
         """
         if v is None:
             if self.running_v is None:
-                raise InputError("this layer has no running statistics: it was made with track_running_stats=False")
+                raise InputError(NO_STATISTICS)
             v = seen(self.running_v, self.groups)
         weight = equilibrium(self.weight, v, self.groups, self.options.one_pass)
-        return weight if self.gain is None else weight * self.gain.reshape(-1, *[1] * (weight.ndim - 1))
+        return weight if self.gain is None else weight * self._by_output(self.gain)
 
-    def _weight_for(self, x: Tensor, channel_axis: int) -> Tensor:
+    def _by_output(self, x: Tensor) -> Tensor:
+        """``(out_channels,)`` so that it multiplies ``weight``."""
+        return x.reshape(-1, *[1] * (self.weight.ndim - 1))
+
+    @torch.no_grad()
+    def folded(self, affine: bool = True) -> nn.Module:
+        """The plain layer that computes the same in evaluation mode; weights in float64, rounded once.
+
+        Args:
+            affine: With gain and bias; without, the convolution by w'' alone.
+
+        Raises:
+            InputError: The layer keeps no running statistics.
+        """
+        if self.running_v is None:
+            raise InputError(NO_STATISTICS)
+        v = seen(self.running_v.double(), self.groups)
+        weight = equilibrium(self.weight.double(), v, self.groups, self.options.one_pass)
+        gain, bias = (self.gain, self.bias) if affine else (None, None)
+        plain: Any = self.plain(bias=bias is not None)
+        plain.weight.copy_(weight if gain is None else weight * self._by_output(gain.double()))
+        plain.weight.requires_grad_(self.weight.requires_grad)
+        if bias is not None:
+            plain.bias.copy_(bias).requires_grad_(bias.requires_grad)
+        return plain
+
+    def plain(self, bias: bool) -> nn.Module:
+        """A layer of ``torch.nn`` with this one's geometry, type, device and mode, its weights not yet set."""
+        raise NotImplementedError
+
+    def _weight_for(self, x: Tensor) -> Tensor:
         """`normalized_weight` by the statistics that apply to this input."""
-        self._require(x, channel_axis)
+        self._require(x)
         if self.running_v is not None and (not self.training or x.numel() == 0):
             return self.normalized_weight()
-        v = self._batch_statistics(x, channel_axis)
+        v = self.batch_statistics(x)
         if self.training and self.running_v is not None:
             self._track(self.running_v, v.detach().to(self.running_v.dtype))
         return self.normalized_weight(v)
 
-    def _batch_statistics(self, x: Tensor, channel_axis: int) -> Tensor:
-        options = self.options
-        part = first_samples(x, options.stats_fraction) if channel_axis else x
-        v, r = input_sums(part, channel_axis, options.signed_inputs), self._outputs(part, channel_axis)
+    def batch_statistics(self, x: Tensor) -> Tensor:
+        """v / r of this input, ``(in_channels,)``, in float32 at least."""
+        options, axis = self.options, self._channel_axis(x)
+        part = first_samples(x, options.stats_fraction) if axis else x
+        v, r = input_sums(part, axis, options.signed_inputs), self._outputs(part)
         if options.synchronise and self.training:
             return torch.div(*over_ranks(v, r, options.process_group))
         return v / r
 
-    def _outputs(self, x: Tensor, channel_axis: int) -> int:
+    def _channel_axis(self, x: Tensor) -> int:
+        return x.ndim - self.weight.ndim + 1
+
+    def _outputs(self, x: Tensor) -> int:
         """r: output entries per channel, times the strides."""
         raise NotImplementedError
 
@@ -145,14 +181,11 @@ class EquiNormLayer(nn.Module):
         else:
             running.lerp_(v, self.options.momentum)
 
-    def _require(self, x: Tensor, channel_axis: int) -> None:
-        channels = self.weight.shape[1] * self.groups
-        if channel_axis < 0 or channel_axis > 1 and self.weight.ndim > 2 or x.shape[channel_axis] != channels:
-            shape = "(..., in_features)" if self.weight.ndim == 2 else "([batch,] in_channels, *sizes)"
-            raise InputError(
-                f"{type(self).__name__} takes {shape} with {channels} channels and "
-                f"{self.weight.ndim - 2} axes of space, got {tuple(x.shape)}"
-            )
+    def _require(self, x: Tensor) -> None:
+        axis, space, channels = self._channel_axis(x), self.weight.ndim - 2, self.weight.shape[1] * self.groups
+        if axis < 0 or (axis > 1 and space) or x.shape[axis] != channels:
+            shape = f"([batch,] {channels}, {space} sizes)" if space else f"(..., {channels})"
+            raise InputError(f"{type(self).__name__} takes an input of shape {shape}, got {tuple(x.shape)}")
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr()]

@@ -13,6 +13,16 @@ from graphnorm.nn.layer import EquiNormLayer, EquiNormOptions
 from graphnorm.nn.statistics import strided_outputs
 
 
+_GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+
+
+def geometry(layer: Any) -> dict[str, Any]:
+    """Arguments that make a layer like this convolution or linear layer, bias and weights apart."""
+    names = ("in_features", "out_features") if isinstance(layer, nn.Linear) else _GEOMETRY
+    found = {name: getattr(layer, name) for name in names}
+    return {**found, "device": layer.weight.device, "dtype": layer.weight.dtype}
+
+
 class _EquiNormConv(EquiNormLayer):
     """The part that does not depend on the rank."""
 
@@ -25,16 +35,21 @@ class _EquiNormConv(EquiNormLayer):
     _conv_forward: Any
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self._weight_for(x, x.ndim - len(self.kernel_size) - 1)
+        weight = self._weight_for(x)
         out: Tensor = self._conv_forward(x, weight, self.bias)
         return out
 
-    def _outputs(self, x: Tensor, channel_axis: int) -> int:
+    def plain(self, bias: bool) -> nn.Module:
+        kind: Any = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(self, kind))
+        made: nn.Module = nn.utils.skip_init(kind, **geometry(self), bias=bias)
+        return made.train(self.training)
+
+    def _outputs(self, x: Tensor) -> int:
         ends = self._reversed_padding_repeated_twice[::-1]
         padding = [before + after for before, after in zip(ends[::2], ends[1::2], strict=True)]
-        sizes = x.shape[channel_axis + 1 :]
-        outputs = strided_outputs(sizes, self.kernel_size, self.stride, padding, self.dilation)
-        return outputs * (x.shape[0] if channel_axis else 1)
+        axis = self._channel_axis(x)
+        outputs = strided_outputs(x.shape[axis + 1 :], self.kernel_size, self.stride, padding, self.dilation)
+        return outputs * (x.shape[0] if axis else 1)
 
 
 class EquiNormConv1d(_EquiNormConv, nn.Conv1d):
@@ -154,7 +169,11 @@ class EquiNormLinear(EquiNormLayer, nn.Linear):
         self._set_up(in_features, affine, chosen)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight_for(x, x.ndim - 1), self.bias)
+        return F.linear(x, self._weight_for(x), self.bias)
 
-    def _outputs(self, x: Tensor, channel_axis: int) -> int:
+    def plain(self, bias: bool) -> nn.Module:
+        made: nn.Module = nn.utils.skip_init(nn.Linear, **geometry(self), bias=bias)
+        return made.train(self.training)
+
+    def _outputs(self, x: Tensor) -> int:
         return math.prod(x.shape[:-1])
