@@ -15,8 +15,9 @@ d's group.
 Both denominators are non-negative if v is.  Where one is 0, no formula holds; the rule is
 
 * v_c < 0 counts as 0;
-* all v_c of a group are 0: b_d = 0 and w'' = 0, the output is the affine's bias (running statistics that are
-  all 0 count as 1 instead, see `seen`: in evaluation a group that never saw a signal still passes one on);
+* all v_c of a group are 0 (or so small that 1 / v^2 overflows: 1e-19 in float32): b_d = 0 and w'' = 0, the
+  output is the affine's bias.  Running statistics that are all 0 count as 1 instead, see `seen`: in evaluation
+  a group that never saw a signal still passes one on;
 * the denominator of s_d is below 64 machine epsilons of the kernel's mass sum_c v_c sum_jk |w_dcjk| (a
   constant kernel; in one pass, a kernel of one sign): the mass takes its place.
 
@@ -71,5 +72,9 @@ def seen(v: Tensor, groups: int) -> Tensor:
 
 
 def _reciprocal(x: Tensor) -> Tensor:
-    """1 / x, and 0 with derivative 0 where x is not positive (no constant but infinity: any scale suits it)."""
-    return torch.where(x > 0, x, torch.inf).reciprocal()
+    """1 / x of x >= 0; 0, with derivative 0, where the derivative 1 / x^2 is not finite.
+
+    The only constant is infinity, which any rescaling leaves as it is.
+    """
+    usable = x.square().reciprocal() < torch.inf
+    return torch.where(usable, x, torch.inf).reciprocal()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -35,11 +34,10 @@ def strided_outputs(
     dilation: Sequence[int],
 ) -> int:
     """prod(output size) * prod(stride), the r of one sample; ``padding`` counts both ends together."""
-    lengths = (
-        (n + pad - d * (k - 1) - 1) // s + 1
-        for n, k, s, pad, d in zip(sizes, kernel, stride, padding, dilation, strict=True)
-    )
-    return math.prod(lengths) * math.prod(stride)
+    product = 1
+    for n, k, s, pad, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
+        product *= ((n + pad - d * (k - 1) - 1) // s + 1) * s
+    return product
 
 
 def over_ranks(v: Tensor, r: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
