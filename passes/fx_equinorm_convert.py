@@ -86,7 +86,9 @@ class ConvertToEquiNormPass(PassBase):
                 cannot be traced or copied.
         """
         if self.calibration is None and not self.fresh:
-            raise InputError("give calibration=(inputs, ...) to fit the layers on, or fresh=True for new weights")
+            raise InputError(
+                "give calibration=(inputs, ...) to fit the layers on, or fresh=True for new weights"
+            )
         if not (self.fresh or self.options.track_running_stats):
             raise InputError("layers without running statistics cannot be fitted: use fresh=True")
         pairs, self.skipped = _pairs(trace_layers(graph_module))

@@ -60,7 +60,9 @@ def fit(
     return errors
 
 
-def _targets(original: nn.Module, pairs: Mapping[str, str], calibration: tuple[Any, ...]) -> dict[str, Tensor]:
+def _targets(
+    original: nn.Module, pairs: Mapping[str, str], calibration: tuple[Any, ...]
+) -> dict[str, Tensor]:
     """What each BatchNorm gives, by the path of the layer before it; copies, for relu may work in place."""
     found: dict[str, Tensor] = {}
     handles = [

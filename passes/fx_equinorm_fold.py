@@ -21,7 +21,9 @@ class FoldEquiNormPass(LayerPass):
     """
 
     def why_not(self, layer: Any) -> str | None:
-        return "it is in training mode; call eval() on the model" if layer.training else super().why_not(layer)
+        return (
+            "it is in training mode; call eval() on the model" if layer.training else super().why_not(layer)
+        )
 
     def made(self, layer: Any) -> nn.Module:
         plain: nn.Module = layer.folded()

@@ -142,7 +142,17 @@ def test_linear_gradients() -> None:
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_mean_zero_and_positive_part_one(rank: int, dilation: int, groups: int) -> None:
     x = images(4, 4, *[6] * rank)
-    layer = conv(rank, 4, 8, 3, padding=dilation, dilation=dilation, groups=groups, padding_mode="circular", affine=False)
+    layer = conv(
+        rank,
+        4,
+        8,
+        3,
+        padding=dilation,
+        dilation=dilation,
+        groups=groups,
+        padding_mode="circular",
+        affine=False,
+    )
     axes = [axis for axis in range(rank + 2) if axis != 1]
     assert layer(x).mean(axes).abs().max() <= 1e-12
     weight = layer.normalized_weight(layer.batch_statistics(x))
@@ -411,7 +421,11 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("layer", "shape", "message"),
     [
-        (EquiNormConv2d(2, 3, 3), (4, 5, 6, 6), r"EquiNormConv2d takes .* \(\[batch,\] 2, 2 sizes\), got \(4, 5, 6, 6\)"),
+        (
+            EquiNormConv2d(2, 3, 3),
+            (4, 5, 6, 6),
+            r"EquiNormConv2d takes .* \(\[batch,\] 2, 2 sizes\), got \(4, 5, 6, 6\)",
+        ),
         (EquiNormConv2d(2, 3, 3), (6, 6), "EquiNormConv2d takes"),
         (EquiNormConv1d(2, 3, 3), (1, 1, 2, 6), "EquiNormConv1d takes"),
         (EquiNormLinear(4, 3), (2, 5), r"shape \(..., 4\), got \(2, 5\)"),

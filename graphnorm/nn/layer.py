@@ -182,7 +182,11 @@ class EquiNormLayer(nn.Module):
             running.lerp_(v, self.options.momentum)
 
     def _require(self, x: Tensor) -> None:
-        axis, space, channels = self._channel_axis(x), self.weight.ndim - 2, self.weight.shape[1] * self.groups
+        axis, space, channels = (
+            self._channel_axis(x),
+            self.weight.ndim - 2,
+            self.weight.shape[1] * self.groups,
+        )
         if axis < 0 or (axis > 1 and space) or x.shape[axis] != channels:
             shape = f"([batch,] {channels}, {space} sizes)" if space else f"(..., {channels})"
             raise InputError(f"{type(self).__name__} takes an input of shape {shape}, got {tuple(x.shape)}")

@@ -13,7 +13,16 @@ from graphnorm.nn.layer import EquiNormLayer, EquiNormOptions
 from graphnorm.nn.statistics import strided_outputs
 
 
-_GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+_GEOMETRY = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+)
 
 
 def geometry(layer: Any) -> dict[str, Any]:
