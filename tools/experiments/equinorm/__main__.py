@@ -46,7 +46,7 @@ def train_command(
     data: Annotated[Path, typer.Option(help="Folder of Fashion-MNIST or CIFAR-10 (binary version).")],
     out: Out,
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "small",
-    norm: Norms = ["batch", "group", "equinorm"],  # noqa: B006 (typer's form of a default)
+    norm: Norms = ["batch", "group", "equinorm", "equinorm-unit"],  # noqa: B006 (typer's form of a default)
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N-1.")] = 5,
     epochs: Annotated[int, typer.Option(min=0, help="Instead of the recipe's; 0: the recipe's.")] = 0,
     planes: Annotated[int, typer.Option(min=0, help="Channels of the first stage; 0: the recipe's.")] = 0,

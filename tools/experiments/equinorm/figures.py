@@ -9,10 +9,10 @@ import numpy as np
 
 LABELS = {
     "batch": "BatchNorm", "group": "GroupNorm", "equinorm": "EquiNorm (two passes)",
-    "equinorm-1pass": "EquiNorm (one pass)", "equinorm-quarter": "EquiNorm (a quarter of the batch)",
+    "equinorm-unit": "EquiNorm (gain for unit variance)", "equinorm-1pass": "EquiNorm (one pass)", "equinorm-quarter": "EquiNorm (a quarter of the batch)",
 }  # fmt: skip
 COLOURS = {
-    "batch": "#4c72b0", "group": "#55a868", "equinorm": "#c44e52", "equinorm-1pass": "#8172b3",
+    "batch": "#4c72b0", "group": "#55a868", "equinorm": "#c44e52", "equinorm-unit": "#dd8452", "equinorm-1pass": "#8172b3",
     "equinorm-quarter": "#ccb974",
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from graphnorm.nn import EquiNormConv2d
 
-NORMS = ("batch", "group", "equinorm", "equinorm-1pass", "equinorm-quarter")
+NORMS = ("batch", "group", "equinorm", "equinorm-unit", "equinorm-1pass", "equinorm-quarter")
 GROUPS = 32  # of GroupNorm, fewer where there are fewer channels
 
 
@@ -42,12 +42,25 @@ def convolution(norm: str, i: int, o: int, kernel: int, stride: int = 1, signed:
     padding = kernel // 2
     if not norm.startswith("equinorm"):
         return nn.Conv2d(i, o, kernel, stride, padding, bias=False)
-    return EquiNormConv2d(
+    layer = EquiNormConv2d(
         i, o, kernel, stride, padding,
         one_pass=norm.endswith("1pass"),
         stats_fraction=0.25 if norm.endswith("quarter") else 1.0,
         signed_inputs=signed,
     )  # fmt: skip
+    if norm.endswith("unit") and layer.gain is not None:
+        nn.init.constant_(layer.gain, unit_gain(i * kernel**2))
+    return layer
+
+
+def unit_gain(n: int) -> float:
+    """The gain with which an EquiNorm layer's output starts with variance 1, like BatchNorm's.
+
+    n independent inputs max(g, 0), g normal, with mean m and variance (pi - 1) m^2; n weights w'' of mean 0, uniform
+    before the normalization, so that sum |w''| m = 2 and E w''^2 = 4/3 (E |w''|)^2.  The output's variance is
+    n E w''^2 (pi - 1) m^2 = 16 (pi - 1) / (3 n).
+    """
+    return math.sqrt(3 * n / (16 * (math.pi - 1)))
 
 
 def normalised(norm: str, i: int, o: int, kernel: int, stride: int = 1, signed: bool = False) -> nn.Module:
