@@ -1,8 +1,7 @@
 """Convolution or linear layer and BatchNorm, as one EquiNorm layer.
 
-EquiNorm's w'' = s (w + b) has no v-weighted mean, so that conv(x, W) cannot be had exactly: what W's mean
-contributes varies over the output, and only its average can go to the bias.  With w = W the function stays
-close: on a calibration batch gain and bias are the least-squares fit of what the BatchNorm gave in
+EquiNorm's w'' = s (w + b) has no v-weighted mean, so that most weights cannot be had exactly; `fx_equinorm_fit`
+takes those nearest to them in effect.  Gain and bias are the least-squares fit of what the BatchNorm gave in
 evaluation mode, layer after layer, each on what the converted layers before it give.
 """
 
@@ -19,7 +18,12 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from graphnorm.errors import InputError
 from graphnorm.nn import (
-    EquiNormConv1d, EquiNormConv2d, EquiNormConv3d, EquiNormLayer, EquiNormLinear, EquiNormOptions,
+    EquiNormConv1d,
+    EquiNormConv2d,
+    EquiNormConv3d,
+    EquiNormLayer,
+    EquiNormLinear,
+    EquiNormOptions,
 )  # fmt: skip
 from graphnorm.nn.layers import geometry
 from graphnorm.passes.fx_calls import Calls

@@ -6,6 +6,7 @@ and changed by path: its class and code stay.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,13 +35,17 @@ class LayerTracer(Tracer):
 def trace_layers(model: nn.Module) -> GraphModule:
     """The graph of a model's layers, EquiNorm layers in one piece; a GraphModule is that itself.
 
+    Arguments that have a default are left at it.
+
     Raises:
         InputError: ``torch.fx`` cannot trace the model.
     """
     if isinstance(model, GraphModule):
         return model
+    parameters = inspect.signature(model.forward).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     try:
-        return GraphModule(model, LayerTracer().trace(model), type(model).__name__)
+        return GraphModule(model, LayerTracer().trace(model, defaults), type(model).__name__)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"torch.fx cannot trace {type(model).__name__}: {first}") from error

@@ -43,12 +43,12 @@ class ConvertToBatchNormPass(LayerPass):
         """Plain layer and BatchNorm in the EquiNorm layer's mode."""
         kind = _BATCH_NORMS[max(layer.weight.ndim - 3, 0)]
         norm = kind(len(layer.weight), self.eps, layer.options.momentum, affine=layer.gain is not None)
+        norm = norm.to(layer.weight.device, layer.weight.dtype)
         _copy_affine(norm, layer.gain, layer.bias)
         if layer.gain is None:
             _tensor(norm.running_var).fill_(1 - self.eps)
         else:
             norm.weight.mul_(math.sqrt(1 + self.eps))
-        norm = norm.to(layer.weight.device, layer.weight.dtype)
         return nn.Sequential(layer.folded(affine=False), norm).train(layer.training)
 
 
@@ -93,14 +93,14 @@ class ConvertToGroupNormPass(LayerPass):
 
     def _norm(self, like: Tensor | None, channels: int, gain: Any, bias: Any) -> nn.Module:
         norm = nn.GroupNorm(math.gcd(self.groups, channels), channels, self.eps, affine=gain is not None)
+        norm = norm if like is None else norm.to(like.device, like.dtype)
         _copy_affine(norm, gain, bias)
-        return norm if like is None else norm.to(like.device, like.dtype)
+        return norm
 
 
 @torch.no_grad()
 def _copy_affine(norm: Any, gain: Any, bias: Any) -> None:
     if gain is not None:
-        norm.to(gain.dtype)
         norm.weight.copy_(gain).requires_grad_(gain.requires_grad)
         norm.bias.copy_(bias).requires_grad_(bias.requires_grad)
 

@@ -13,7 +13,12 @@ from torch.func import functional_call
 
 from graphnorm.errors import InputError
 from graphnorm.nn import (
-    EquiNormConv1d, EquiNormConv2d, EquiNormConv3d, EquiNormLayer, EquiNormLinear, resample_signs_,
+    EquiNormConv1d,
+    EquiNormConv2d,
+    EquiNormConv3d,
+    EquiNormLayer,
+    EquiNormLinear,
+    resample_signs_,
 )  # fmt: skip
 from graphnorm.nn.equilibrium import equilibrium, seen
 from graphnorm.nn.signs import one_signed
@@ -438,5 +443,5 @@ def test_input_of_another_shape(layer: EquiNormLayer, shape: tuple[int, ...], me
 
 
 def test_synchronised_statistics_need_ranks() -> None:
-    with pytest.raises(InputError, match="needs torch.distributed: call"):
+    with pytest.raises(InputError, match=r"needs torch.distributed: call"):
         EquiNormConv2d(2, 3, 3, synchronise=True)(torch.ones(2, 2, 5, 5))

@@ -104,7 +104,9 @@ def test_without_affine_outputs_follow_inputs(groups: int, training: bool) -> No
 @pytest.mark.parametrize("training", [True, False])
 def test_linear_layers(training: bool, one_pass: bool) -> None:
     layer = EquiNormLinear(4, 3, one_pass=one_pass, track_running_stats=not training)
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), layer, nn.ReLU(), nn.Linear(3, 2)).double().train(training)
+    model = (
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), layer, nn.ReLU(), nn.Linear(3, 2)).double().train(training)
+    )
     dimension = graphnorm.trace(model, *ROWS(torch.Generator())).dimension
     assert dimension == 3 + 3 + 1
     assert dimension == oracle.nullity(fixed(model), ROWS)

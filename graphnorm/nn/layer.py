@@ -157,7 +157,7 @@ class EquiNormLayer(nn.Module):
         return self.normalized_weight(v)
 
     def batch_statistics(self, x: Tensor) -> Tensor:
-        """v / r of this input, ``(in_channels,)``, in float32 at least."""
+        """V / r of this input, ``(in_channels,)``, in float32 at least."""
         options, axis = self.options, self._channel_axis(x)
         part = first_samples(x, options.stats_fraction) if axis else x
         v, r = input_sums(part, axis, options.signed_inputs), self._outputs(part)

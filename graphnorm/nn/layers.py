@@ -12,7 +12,6 @@ from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from graphnorm.nn.layer import EquiNormLayer, EquiNormOptions
 from graphnorm.nn.statistics import strided_outputs
 
-
 _GEOMETRY = (
     "in_channels",
     "out_channels",

@@ -41,7 +41,7 @@ def strided_outputs(
 
 
 def over_ranks(v: Tensor, r: int, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
-    """v and r summed over the ranks of ``group``; gradients are summed likewise.
+    """V and r summed over the ranks of ``group``; gradients are summed likewise.
 
     Raises:
         InputError: No process group was initialised.

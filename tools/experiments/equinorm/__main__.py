@@ -32,7 +32,11 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 def _bar() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
     )
 
 
@@ -80,7 +84,9 @@ def train_command(
 @app.command("draw")
 def draw_command(
     out: Out,
-    figure: Annotated[Path | None, typer.Option(help="Picture file; by default curves.png in the folder.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture file; by default curves.png in the folder.")
+    ] = None,
     title: Annotated[str, typer.Option()] = "",
 ) -> None:
     """Summarise the finished runs of a folder and draw their curves."""
@@ -95,12 +101,22 @@ def _summarise(out: Path) -> dict[str, Any]:
         raise typer.Exit(2)
     recipes = [run["recipe"] for run in runs]
     if any(recipe != recipes[0] for recipe in recipes):
-        console.print(f"[red]error:[/red] {out} holds runs of different recipes; give each a folder of its own")
+        console.print(
+            f"[red]error:[/red] {out} holds runs of different recipes; give each a folder of its own"
+        )
         raise typer.Exit(2)
     summary = results.quartiles(runs)
     content = {"machine": results.machine(), "recipe": recipes[0], "norms": summary}
     results.saved(out / "summary.json", json.dumps(content, indent=1).encode())
-    table = Table("normalisation", "seeds", "loss, epoch 1", "loss, last", "test error, epoch 1", "test error, last", "s/epoch")
+    table = Table(
+        "normalisation",
+        "seeds",
+        "loss, epoch 1",
+        "loss, last",
+        "test error, epoch 1",
+        "test error, last",
+        "s/epoch",
+    )
     for norm, found in summary.items():
         cells = [found["loss"][0], found["loss"][-1], found["test_error"][0], found["test_error"][-1]]
         seconds = found["seconds"][-1][1]
@@ -118,7 +134,7 @@ def cost_command(
     out: Annotated[Path, typer.Option(help="JSON file.")],
     network: Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")] = "wide_resnet20",
     planes: Annotated[int, typer.Option(min=2)] = 16,
-    norm: Norms = list(NORMS),  # noqa: B008 (typer's form of a default)
+    norm: Norms = list(NORMS),
     batch: Annotated[int, typer.Option(min=1)] = 128,
     size: Annotated[int, typer.Option(min=8)] = 32,
     repeats: Annotated[int, typer.Option(min=1)] = 20,

@@ -57,7 +57,13 @@ def measure(
             step()
     result: dict[str, Any] = {"network": network, "planes": planes, "shape": list(shape), "repeats": repeats}
     result["milliseconds"] = {
-        norm: dict(zip(("forward", "backward"), np.percentile(np.array(t[3:]) * 1e3, [25, 50, 75], axis=0).T.tolist(), strict=True))
+        norm: dict(
+            zip(
+                ("forward", "backward"),
+                np.percentile(np.array(t[3:]) * 1e3, [25, 50, 75], axis=0).T.tolist(),
+                strict=True,
+            )
+        )
         for norm, t in seconds.items()
     }
     return result

@@ -64,12 +64,16 @@ def _fashion(folder: Path, part: str) -> Images:
 
 
 def _cifar(folder: Path, names: list[str]) -> Images:
-    rows = np.concatenate([np.frombuffer((folder / n).read_bytes(), np.uint8).reshape(-1, 3073) for n in names])
+    rows = np.concatenate(
+        [np.frombuffer((folder / n).read_bytes(), np.uint8).reshape(-1, 3073) for n in names]
+    )
     return _tensors(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0])
 
 
 def _tensors(images: np.ndarray, labels: np.ndarray) -> Images:
-    return Images(torch.from_numpy(images.astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64)))
+    return Images(
+        torch.from_numpy(images.astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64))
+    )
 
 
 def augmented(images: Tensor, generator: torch.Generator, border: int = 4) -> Tensor:

@@ -23,7 +23,9 @@ def draw(summary: dict[str, Any], title: str, file: Path) -> None:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
-    for axis, (name, label) in zip(axes, (("loss", "training loss"), ("test_error", "test error")), strict=True):
+    for axis, (name, label) in zip(
+        axes, (("loss", "training loss"), ("test_error", "test error")), strict=True
+    ):
         for norm, found in summary.items():
             low, middle, high = np.array(found[name]).T
             epochs = np.arange(1, len(middle) + 1)

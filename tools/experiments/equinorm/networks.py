@@ -106,18 +106,26 @@ class ResNet(nn.Module):
         super().__init__()
         pre = block is PreBlock
         stem = convolution if pre else normalised
-        self.stem = nn.Sequential(stem(norm, channels, planes, 3, signed=True), nn.Identity() if pre else nn.ReLU())
+        self.stem = nn.Sequential(
+            stem(norm, channels, planes, 3, signed=True), nn.Identity() if pre else nn.ReLU()
+        )
         self.stages = nn.ModuleList()
         i = planes
         for stage, count in enumerate(blocks):
             o = planes << stage
             strides = [2 if stage else 1, *[1] * (count - 1)]
-            self.stages.append(nn.Sequential(*(block(norm, i if k == 0 else o, o, s) for k, s in enumerate(strides))))
+            self.stages.append(
+                nn.Sequential(*(block(norm, i if k == 0 else o, o, s) for k, s in enumerate(strides)))
+            )
             i = o
         self.end = nn.Sequential(norm_of(norm, i), nn.ReLU()) if pre else nn.Identity()
         self.head = nn.Linear(i, classes)
 
-    def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mixed(x, None)
+
+    def mixed(self, x: Tensor, mix: Mix | None) -> Tensor:
+        """With images or hidden values mixed between samples."""
         for stage, module in enumerate((self.stem, *self.stages)):
             x = module(mix(x) if mix is not None and mix.stage == stage else x)
         out: Tensor = self.head(self.end(x).mean((2, 3)))

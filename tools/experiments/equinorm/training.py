@@ -56,7 +56,7 @@ class Run:
         x, y = self.train.images[chosen], self.train.labels[chosen].to(self.device)
         x = (augmented(x, self.generator) if self.recipe.augment else x).to(self.device)
         mix = self.mix(len(x))
-        out = self.model(x, mix)
+        out = self.model.mixed(x, mix)
         loss = F.cross_entropy(out, y)
         if mix is not None:
             loss = mix.lam * loss + (1 - mix.lam) * F.cross_entropy(out, y[mix.order])
