@@ -1,8 +1,8 @@
 """Convolution or linear layer and BatchNorm, as one EquiNorm layer.
 
-EquiNorm's w'' = s (w + b) has no v-weighted mean, so that most weights cannot be had exactly; `fx_equinorm_fit`
-takes those nearest to them in effect.  Gain and bias are the least-squares fit of what the BatchNorm gave in
-evaluation mode, layer after layer, each on what the converted layers before it give.
+EquiNorm's w'' = s (w + b) has no v-weighted mean, so that most weights cannot be had exactly;
+`fx_equinorm_fit` takes those nearest to them in effect.  Gain and bias are the least-squares fit of what the
+BatchNorm gave in evaluation mode, layer after layer, each on what the converted layers before it give.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Conversion(NamedTuple):
 class ConvertToEquiNormPass(PassBase):
     """Replace each convolution or linear layer with its BatchNorm by an EquiNorm layer.
 
-    Takes an ``fx.GraphModule`` or any module that ``torch.fx`` can trace; in the latter an ``Identity`` takes the
-    place of each BatchNorm.  Pairs are those that `FoldBatchNormPass` folds, transposed convolutions apart.
+    Takes an ``fx.GraphModule`` or any module that ``torch.fx`` can trace; in the latter an ``Identity`` takes
+    the place of each BatchNorm.  Pairs are those that `FoldBatchNormPass` folds, transposed convolutions
+    apart.
 
     Attributes:
         calibration: Positional arguments of one forward pass.  Layers are fitted to the function in
@@ -74,7 +75,7 @@ class ConvertToEquiNormPass(PassBase):
 
     calibration: tuple[Any, ...] | None = None
     fresh: bool = False
-    options: EquiNormOptions = EquiNormOptions()
+    options: EquiNormOptions = field(default_factory=EquiNormOptions)
     inplace: bool = False
     converted: tuple[Conversion, ...] = field(default=(), init=False)
     skipped: tuple[str, ...] = field(default=(), init=False)
@@ -86,8 +87,8 @@ class ConvertToEquiNormPass(PassBase):
         """Replace what can be replaced.
 
         Raises:
-            InputError: Neither ``calibration`` nor ``fresh``, a fit without ``track_running_stats``, or a model that
-                cannot be traced or copied.
+            InputError: Neither ``calibration`` nor ``fresh``, a fit without ``track_running_stats``, or a
+                model that cannot be traced or copied.
         """
         if self.calibration is None and not self.fresh:
             raise InputError(

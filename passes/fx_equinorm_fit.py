@@ -1,13 +1,14 @@
 """Fit EquiNorm layers to convolutions with BatchNorm, on one calibration batch.
 
-w'' = s (w + b) has no v-weighted mean, v repeated for each tap: of the output it cannot have the part that follows
-the patch's brightness.  Let z = W x be what the original layer gives, x' the input that the new one gets, and C the
-covariance of its patches plus a ridge (larger where patches are few).  Of all w with v w = 0, for which b = 0,
+w'' = s (w + b) has no v-weighted mean, v repeated for each tap: of the output it cannot have the part that
+follows the patch's brightness.  Let z = W x be what the original layer gives, x' the input that the new one
+gets, and C the covariance of its patches plus a ridge (larger where patches are few).  Of all w with v w = 0,
+for which b = 0,
 
     w = u - C^-1 v (v u) / (v C^-1 v),   u = W + C^-1 cov(x', z - W x')
 
-leaves the least variance of z - w x', with the ridge drawing towards W.  Then per output channel, with z' what w
-gives and y what the BatchNorm gives in evaluation mode,
+leaves the least variance of z - w x', with the ridge drawing towards W.  Then per output channel, with z'
+what w gives and y what the BatchNorm gives in evaluation mode,
 
     gain = cov(z', y) / var(z'),   bias = mean(y) - gain mean(z')
 
@@ -124,12 +125,12 @@ def _fit_weight(layer: Any, x: Tensor, target: Tensor) -> None:
 def _moments(layer: Any, x: Tensor, target: Tensor, w: Tensor) -> tuple[Tensor, Tensor, int]:
     """Of the patches that a kernel sees: covariance, covariance with target - w x, and their number.
 
-    Shapes ``(groups, size, size)`` and ``(groups, size, out_channels // groups)``, in float64, sample by sample.
+    Shapes ``(groups, size, size)`` and ``(groups, size, out_channels // groups)``; float64, sample by sample.
     """
     groups, outputs, size = w.shape
     second = w.new_zeros(groups, size, size + outputs)
     first, count = w.new_zeros(groups, size + outputs, 1), 0
-    for part, goal in zip(x.split(1), target.split(1), strict=True):
+    for part, goal in zip(torch.split(x, 1), torch.split(target, 1), strict=True):
         patches = _patches(layer, part).double().reshape(groups, size, -1)
         left = _by_channel(goal, layer).reshape(groups, outputs, -1) - w @ patches
         both = torch.cat([patches, left], 1)

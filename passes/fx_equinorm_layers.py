@@ -1,7 +1,7 @@
 """What the EquiNorm passes share: which layers a model calls, and other modules in their places.
 
-The passes take an ``fx.GraphModule`` or any other module.  The latter is traced to see which layer feeds which,
-and changed by path: its class and code stay.
+The passes take an ``fx.GraphModule`` or any other module.  The latter is traced to see which layer feeds
+which, and changed by path: its class and code stay.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def work(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
 def test_ranks_together_are_one_batch(tmp_path: Path) -> None:
-    mp.spawn(work, (str(tmp_path),), RANKS)
+    mp.spawn(work, (str(tmp_path),), RANKS)  # type: ignore[attr-defined, no-untyped-call]
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
     whole = results(layer(False), batch())
     for name in ("out", "x"):

@@ -16,8 +16,8 @@ Both denominators are non-negative if v is.  Where one is 0, no formula holds; t
 
 * v_c < 0 counts as 0;
 * all v_c of a group are 0 (or so small that 1 / v^2 overflows: 1e-19 in float32): b_d = 0 and w'' = 0, the
-  output is the affine's bias.  Running statistics that are all 0 count as 1 instead, see `seen`: in evaluation
-  a group that never saw a signal still passes one on;
+  output is the affine's bias.  Running statistics that are all 0 count as 1 instead, see `seen`: in
+  evaluation a group that never saw a signal still passes one on;
 * the denominator of s_d is below 64 machine epsilons of the kernel's mass sum_c v_c sum_jk |w_dcjk| (a
   constant kernel; in one pass, a kernel of one sign): the mass takes its place.
 

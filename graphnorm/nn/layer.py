@@ -135,15 +135,16 @@ class EquiNormLayer(nn.Module):
         v = seen(self.running_v.double(), self.groups)
         weight = equilibrium(self.weight.double(), v, self.groups, self.options.one_pass)
         gain, bias = (self.gain, self.bias) if affine else (None, None)
-        plain: Any = self.plain(bias=bias is not None)
+        made = self.plain(bias=bias is not None)
+        plain: Any = made
         plain.weight.copy_(weight if gain is None else weight * self._by_output(gain.double()))
         plain.weight.requires_grad_(self.weight.requires_grad)
         if bias is not None:
             plain.bias.copy_(bias).requires_grad_(bias.requires_grad)
-        return plain
+        return made
 
     def plain(self, bias: bool) -> nn.Module:
-        """A layer of ``torch.nn`` with this one's geometry, type, device and mode, its weights not yet set."""
+        """A layer of ``torch.nn`` with this one's geometry, type, device and mode; weights not yet set."""
         raise NotImplementedError
 
     def _weight_for(self, x: Tensor) -> Tensor:

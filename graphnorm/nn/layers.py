@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
@@ -12,6 +12,7 @@ from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from graphnorm.nn.layer import EquiNormLayer, EquiNormOptions
 from graphnorm.nn.statistics import strided_outputs
 
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 _GEOMETRY = (
     "in_channels",
     "out_channels",
@@ -37,8 +38,6 @@ class _EquiNormConv(EquiNormLayer):
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
-    padding: str | tuple[int, ...]
-    padding_mode: str
     _reversed_padding_repeated_twice: list[int]
     _conv_forward: Any
 
@@ -49,7 +48,7 @@ class _EquiNormConv(EquiNormLayer):
 
     def plain(self, bias: bool) -> nn.Module:
         kind: Any = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(self, kind))
-        made: nn.Module = nn.utils.skip_init(kind, **geometry(self), bias=bias)
+        made: nn.Module = nn.utils.skip_init(kind, **geometry(self), bias=bias)  # type: ignore[no-untyped-call]
         return made.train(self.training)
 
     def _outputs(self, x: Tensor) -> int:
@@ -77,7 +76,7 @@ class EquiNormConv1d(_EquiNormConv, nn.Conv1d):
         dilation: _size_1_t = 1,
         groups: int = 1,
         affine: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
         **options: Any,
@@ -113,7 +112,7 @@ class EquiNormConv2d(_EquiNormConv, nn.Conv2d):
         dilation: _size_2_t = 1,
         groups: int = 1,
         affine: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
         **options: Any,
@@ -143,7 +142,7 @@ class EquiNormConv3d(_EquiNormConv, nn.Conv3d):
         dilation: _size_3_t = 1,
         groups: int = 1,
         affine: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: Any = None,
         dtype: Any = None,
         **options: Any,
@@ -156,7 +155,7 @@ class EquiNormConv3d(_EquiNormConv, nn.Conv3d):
         self._set_up(in_channels, affine, chosen)
 
 
-class EquiNormLinear(EquiNormLayer, nn.Linear):
+class EquiNormLinear(EquiNormLayer, nn.Linear):  # type: ignore[misc] # torch types bias in two ways
     """`torch.nn.Linear` with equilibrium normalization, over ``(..., in_features)``.
 
     A matrix is a kernel of one tap; r is the number of rows.  ``affine`` is gain and bias; ``options`` are
@@ -180,7 +179,7 @@ class EquiNormLinear(EquiNormLayer, nn.Linear):
         return F.linear(x, self._weight_for(x), self.bias)
 
     def plain(self, bias: bool) -> nn.Module:
-        made: nn.Module = nn.utils.skip_init(nn.Linear, **geometry(self), bias=bias)
+        made: nn.Module = nn.utils.skip_init(nn.Linear, **geometry(self), bias=bias)  # type: ignore[no-untyped-call]
         return made.train(self.training)
 
     def _outputs(self, x: Tensor) -> int:

@@ -51,7 +51,7 @@ def over_ranks(v: Tensor, r: int, group: dist.ProcessGroup | None) -> tuple[Tens
             "synchronise=True needs torch.distributed: call torch.distributed.init_process_group first, "
             "or make the layer with synchronise=False"
         )
-    both: Any = _SumOverRanks.apply(torch.cat([v, v.new_tensor([r])]), group)
+    both: Any = _SumOverRanks.apply(torch.cat([v, v.new_tensor([r])]), group)  # type: ignore[no-untyped-call]
     return both[:-1], both[-1].detach()
 
 

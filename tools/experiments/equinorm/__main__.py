@@ -25,6 +25,8 @@ from tools.experiments.equinorm.training import train
 app = typer.Typer(add_completion=False, help="EquiNorm beside BatchNorm and GroupNorm.")
 console = Console()
 
+STUDIED = ["batch", "group", "equinorm", "equinorm-unit"]
+TIMED = ["batch", "group", "equinorm", "equinorm-1pass", "equinorm-quarter"]
 Norms = Annotated[list[str], typer.Option("--norm", help=f"One of {', '.join(NORMS)}; several times.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
@@ -50,7 +52,7 @@ def train_command(
     data: Annotated[Path, typer.Option(help="Folder of Fashion-MNIST or CIFAR-10 (binary version).")],
     out: Out,
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "small",
-    norm: Norms = ["batch", "group", "equinorm", "equinorm-unit"],  # noqa: B006 (typer's form of a default)
+    norm: Norms = STUDIED,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N-1.")] = 5,
     epochs: Annotated[int, typer.Option(min=0, help="Instead of the recipe's; 0: the recipe's.")] = 0,
     planes: Annotated[int, typer.Option(min=0, help="Channels of the first stage; 0: the recipe's.")] = 0,
@@ -134,7 +136,7 @@ def cost_command(
     out: Annotated[Path, typer.Option(help="JSON file.")],
     network: Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")] = "wide_resnet20",
     planes: Annotated[int, typer.Option(min=2)] = 16,
-    norm: Norms = list(NORMS),
+    norm: Norms = TIMED,
     batch: Annotated[int, typer.Option(min=1)] = 128,
     size: Annotated[int, typer.Option(min=8)] = 32,
     repeats: Annotated[int, typer.Option(min=1)] = 20,

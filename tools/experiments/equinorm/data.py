@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor
 
 from graphnorm.errors import InputError
@@ -35,9 +35,9 @@ def read(folder: Path) -> tuple[Images, Images]:
         parts = [_cifar(folder, names) for names in (TRAIN_FILES, ["test_batch.bin"])]
     else:
         raise InputError(
-            f"{folder}: expected train-images-idx3-ubyte.gz and its three companions (Fashion-MNIST; Debian's "
-            "dataset-fashion-mnist puts them in /usr/share/datasets/fashion-mnist), or data_batch_1.bin and its "
-            "companions (CIFAR-10, binary version)"
+            f"{folder}: expected train-images-idx3-ubyte.gz and its three companions (Fashion-MNIST; "
+            "Debian's dataset-fashion-mnist puts them in /usr/share/datasets/fashion-mnist), or "
+            "data_batch_1.bin and its companions (CIFAR-10, binary version)"
         )
     mean = parts[0].images.mean((0, 2, 3), keepdim=True)
     std = parts[0].images.std((0, 2, 3), keepdim=True)
@@ -51,11 +51,11 @@ TRAIN_FILES = [f"data_batch_{k}.bin" for k in range(1, 6)]
 def _idx(path: Path) -> np.ndarray:
     data = gzip.decompress(path.read_bytes())
     rank = data[3]
-    shape = np.frombuffer(data, ">i4", rank, 4)
+    shape = tuple(np.frombuffer(data, ">i4", rank, 4).tolist())
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
     if values.size != int(np.prod(shape)):
-        raise InputError(f"{path}: holds {values.size} bytes, its header says {tuple(shape)}")
-    return values.reshape(tuple(shape))
+        raise InputError(f"{path}: holds {values.size} bytes, its header says {shape}")
+    return values.reshape(shape)
 
 
 def _fashion(folder: Path, part: str) -> Images:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 LABELS = {
-    "batch": "BatchNorm", "group": "GroupNorm", "equinorm": "EquiNorm (two passes)",
-    "equinorm-unit": "EquiNorm (gain for unit variance)", "equinorm-1pass": "EquiNorm (one pass)", "equinorm-quarter": "EquiNorm (a quarter of the batch)",
-}  # fmt: skip
-COLOURS = {
-    "batch": "#4c72b0", "group": "#55a868", "equinorm": "#c44e52", "equinorm-unit": "#dd8452", "equinorm-1pass": "#8172b3",
-    "equinorm-quarter": "#ccb974",
-}  # fmt: skip
+    "batch": "BatchNorm",
+    "group": "GroupNorm",
+    "equinorm": "EquiNorm (two passes)",
+    "equinorm-unit": "EquiNorm (gain for unit variance)",
+    "equinorm-1pass": "EquiNorm (one pass)",
+    "equinorm-quarter": "EquiNorm (a quarter of the batch)",
+}
+COLOURS = dict(zip(LABELS, ("#4c72b0", "#55a868", "#c44e52", "#dd8452", "#8172b3", "#ccb974"), strict=True))
 
 
 def draw(summary: dict[str, Any], title: str, file: Path) -> None:

@@ -56,8 +56,8 @@ def convolution(norm: str, i: int, o: int, kernel: int, stride: int = 1, signed:
 def unit_gain(n: int) -> float:
     """The gain with which an EquiNorm layer's output starts with variance 1, like BatchNorm's.
 
-    n independent inputs max(g, 0), g normal, with mean m and variance (pi - 1) m^2; n weights w'' of mean 0, uniform
-    before the normalization, so that sum |w''| m = 2 and E w''^2 = 4/3 (E |w''|)^2.  The output's variance is
+    Of n independent inputs max(g, 0), g normal, each has a mean m and the variance (pi - 1) m^2.  Of n
+    weights w'', uniform around 0, E w''^2 = 4/3 (E |w''|)^2 and n E |w''| m = 2.  The output's variance is
     n E w''^2 (pi - 1) m^2 = 16 (pi - 1) / (3 n).
     """
     return math.sqrt(3 * n / (16 * (math.pi - 1)))
@@ -78,7 +78,8 @@ class PostBlock(nn.Module):
         self.shortcut = nn.Identity() if same else normalised(norm, i, o, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
+        out: Tensor = self.second(torch.relu(self.first(x))) + self.shortcut(x)
+        return torch.relu(out)
 
 
 class PreBlock(nn.Module):
@@ -93,7 +94,8 @@ class PreBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.norm1(x))
         skip = x if self.shortcut is None else self.shortcut(h)
-        return skip + self.conv2(torch.relu(self.norm2(self.conv1(h))))
+        out: Tensor = skip + self.conv2(torch.relu(self.norm2(self.conv1(h))))
+        return out
 
 
 class ResNet(nn.Module):

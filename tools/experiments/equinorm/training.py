@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import nn
 
 from tools.experiments.equinorm.data import CLASSES, Images, augmented
@@ -46,7 +46,7 @@ class Run:
         self.model.train()
         order = torch.randperm(len(self.train.images), generator=self.generator)
         total, start = torch.zeros((), device=self.device), time.perf_counter()
-        for chosen in order[: self.steps * self.recipe.batch].split(self.recipe.batch):
+        for chosen in torch.split(order[: self.steps * self.recipe.batch], self.recipe.batch):
             total += self._step(chosen)
             step()
         loss = float(total) / self.steps
@@ -57,7 +57,7 @@ class Run:
         x = (augmented(x, self.generator) if self.recipe.augment else x).to(self.device)
         mix = self.mix(len(x))
         out = self.model.mixed(x, mix)
-        loss = F.cross_entropy(out, y)
+        loss: Any = F.cross_entropy(out, y)
         if mix is not None:
             loss = mix.lam * loss + (1 - mix.lam) * F.cross_entropy(out, y[mix.order])
         self.optimizer.zero_grad()
@@ -88,7 +88,7 @@ def error(model: nn.Module, data: Images, device: str, batch: int = 1000) -> flo
     """Share of images put into a wrong class."""
     model.eval()
     wrong = 0
-    for x, y in zip(data.images.split(batch), data.labels.split(batch), strict=True):
+    for x, y in zip(torch.split(data.images, batch), torch.split(data.labels, batch), strict=True):
         wrong += int((model(x.to(device)).argmax(1) != y.to(device)).sum())
     return wrong / len(data.images)
 
