@@ -64,7 +64,8 @@ class Run:
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        return loss.detach()
+        value: torch.Tensor = loss.detach()
+        return value
 
     def state(self) -> dict[str, Any]:
         return {
