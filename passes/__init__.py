@@ -3,6 +3,7 @@
 * `graphnorm.passes.fx`: ``torch.fx.passes.infra`` passes over an ``fx.GraphModule``;
 * `graphnorm.passes.onnx`: ``onnx_ir.passes`` passes over an ``onnx_ir.Model``.
 
-Each has a ``FoldBatchNormPass``, a ``RewriteClipsPass`` and a ``CanonicalizePass``, whose fields are their
-options.  Importing this package imports neither torch nor onnx.
+Both have a ``FoldBatchNormPass``, a ``RewriteClipsPass`` and a ``CanonicalizePass``, whose fields are their
+options; passes for EquiNorm layers (`graphnorm.nn`) are for torch only.  Importing this package imports
+neither torch nor onnx.
 """

@@ -20,9 +20,21 @@ import graphnorm
 from graphnorm.passes.fx_calls import require_graph_module
 from graphnorm.passes.fx_clip import RewriteClipsPass
 from graphnorm.passes.fx_clip_calls import ChannelClip
+from graphnorm.passes.fx_equinorm_convert import ConvertToEquiNormPass
+from graphnorm.passes.fx_equinorm_fold import FoldEquiNormPass
+from graphnorm.passes.fx_equinorm_norms import ConvertToBatchNormPass, ConvertToGroupNormPass
 from graphnorm.passes.fx_fold import FoldBatchNormPass
 
-__all__ = ["CanonicalizePass", "ChannelClip", "FoldBatchNormPass", "RewriteClipsPass"]
+__all__ = [
+    "CanonicalizePass",
+    "ChannelClip",
+    "ConvertToBatchNormPass",
+    "ConvertToEquiNormPass",
+    "ConvertToGroupNormPass",
+    "FoldBatchNormPass",
+    "FoldEquiNormPass",
+    "RewriteClipsPass",
+]
 
 MODIFIED_TOLERANCE = 1e-6  # a coefficient this close to 1 counts as 1
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
@@ -27,6 +27,7 @@ from torch.nn.utils import parametrize
 from graphnorm.errors import InputError
 from graphnorm.passes.fx_calls import Calls, require_graph_module
 
+Module = TypeVar("Module", bound=nn.Module)
 _NORM_AFTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
@@ -72,23 +73,29 @@ class FoldBatchNormPass(PassBase):
         if None not in reasons:  # don't copy a large model for nothing
             self.skipped = tuple(reason for reason in reasons if reason)
             return PassResult(graph_module, False)
-        changed = graph_module if self.inplace else _copied(graph_module)
+        changed = graph_module if self.inplace else copied(graph_module, type(self).__name__)
         self.skipped = _fold_all(changed)
         modified = len(self.skipped) < len(reasons)
         return PassResult(changed if modified else graph_module, modified)
 
 
-def _copied(graph_module: GraphModule) -> GraphModule:
+def copied(module: Module, owner: str) -> Module:
+    """A deep copy.
+
+    Raises:
+        InputError: There is none; the message names ``owner``, a pass with an option ``inplace``.
+    """
     try:
-        return copy.deepcopy(graph_module)
+        return copy.deepcopy(module)
     except RuntimeError as error:  # a tensor with a gradient history, as torch.nn.utils.weight_norm leaves
         raise InputError(
             f"the module cannot be copied ({error}): remove its reparametrizations, "
-            "or use FoldBatchNormPass(inplace=True)"
+            f"or use {owner}(inplace=True)"
         ) from error
 
 
-def _norm_nodes(calls: Calls) -> list[Node]:
+def norm_nodes(calls: Calls) -> list[Node]:
+    """Every call of a BatchNorm, in graph order."""
     return [
         node
         for node in calls.graph_module.graph.nodes
@@ -99,13 +106,13 @@ def _norm_nodes(calls: Calls) -> list[Node]:
 
 def _reasons(graph_module: GraphModule) -> list[str | None]:
     calls = Calls(graph_module)
-    return [_why_not(calls, node) for node in _norm_nodes(calls)]
+    return [_why_not(calls, node) for node in norm_nodes(calls)]
 
 
 def _fold_all(graph_module: GraphModule) -> tuple[str, ...]:
     """Fold in graph order, so that a second BatchNorm in a row goes too; returns the reasons of the rest."""
     calls = Calls(graph_module)
-    reasons = [_why_not(calls, node) or _fold(calls, node) for node in _norm_nodes(calls)]
+    reasons = [_why_not(calls, node) or _fold(calls, node) for node in norm_nodes(calls)]
     graph_module.graph.lint()
     graph_module.recompile()
     return tuple(reason for reason in reasons if reason)
@@ -152,13 +159,16 @@ def _exact(tensor: Tensor) -> Tensor:
 
 def _why_not(calls: Calls, norm_node: Node) -> str | None:
     """Why this BatchNorm cannot be folded, None if it can."""
-    reason = next(_obstacles(calls, norm_node), None)
+    reason = next(obstacles(calls, norm_node), None)
     name = norm_node.target if norm_node.op == "call_module" else norm_node.name
     return reason and f"{name}: {reason}"
 
 
-def _obstacles(calls: Calls, norm_node: Node) -> Iterator[str]:
-    """All that is in the way; a later test may rely on the earlier ones, so only the first is read."""
+def obstacles(calls: Calls, norm_node: Node, evaluated: bool = True) -> Iterator[str]:
+    """All that is in the way; a later test may rely on the earlier ones, so only the first is read.
+
+    Without ``evaluated`` the pair is looked at as layers, and the state of the BatchNorm does not matter.
+    """
     if norm_node.op != "call_module":
         yield "batch_norm is called as a function; only BatchNorm modules are folded"
     layer_node = norm_node.all_input_nodes[0]
@@ -176,7 +186,7 @@ def _obstacles(calls: Calls, norm_node: Node) -> Iterator[str]:
             yield f"{name} has hooks"
         if calls.times_called[id(module)] > 1:
             yield f"{name} is called more than once"
-    yield from _mismatches(target, layer, norm)
+    yield from _mismatches(target, layer, norm, evaluated)
     for name in ("weight", "bias"):
         if calls.times_held[id(getattr(layer, name))] > 1:
             yield f"the {name} of {target} is shared"
@@ -193,18 +203,18 @@ def _obstacles(calls: Calls, norm_node: Node) -> Iterator[str]:
         yield f"the output of {target} has rank {rank}, not {layer.weight.ndim}: channels are not axis 1"
 
 
-def _mismatches(target: str, layer: Any, norm: Any) -> Iterator[str]:
+def _mismatches(target: str, layer: Any, norm: Any, evaluated: bool) -> Iterator[str]:
     """What about the two modules themselves is in the way."""
     kind = type(layer)
     if kind not in _NORM_AFTER:
         yield f"{target} is a {kind.__name__}, a subclass whose forward may differ"
     if type(norm) is not _NORM_AFTER[kind]:
         yield f"{kind.__name__} takes {_NORM_AFTER[kind].__name__}, it is {type(norm).__name__}"
-    if norm.training:
+    if norm.training and evaluated:
         yield "it is in training mode; call eval() on the model"
-    if norm.running_mean is None or norm.running_var is None:
+    if evaluated and (norm.running_mean is None or norm.running_var is None):
         yield "it has no running statistics"
-    if layer.weight.is_meta or norm.running_mean.is_meta:
+    if layer.weight.is_meta or (norm.running_mean is not None and norm.running_mean.is_meta):
         yield f"{target} or it has no data (meta device)"
     if not layer.weight.is_floating_point():
         yield f"the weight of {target} is {layer.weight.dtype}"

@@ -32,6 +32,7 @@ SOURCES = ("graphnorm", "passes", "pyproject.toml", "README.md", "LICENSE")
 MAY_IMPORT = {
     "errors": "",
     "ir": "errors",
+    "nn": "errors",
     "frontends": "errors ir",
     "scales": "errors ir",
     "graph": "errors ir scales",
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "canonical": "errors ir graph solver objective coefficients verification sources report",
     "equivalence": "errors ir scales graph coefficients verification sources report",
     "__init__": "errors graph tracing report canonical equivalence",
-    "passes": "errors ir clips frontends emission verification __init__",
+    "passes": "errors ir nn clips frontends emission verification __init__",
     "explain": "errors ir scales graph solver objective report",
     "pictures": "errors ir scales graph objective explain",
     "plot": "errors report",

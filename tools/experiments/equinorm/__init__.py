@@ -1,0 +1,1 @@
+"""EquiNorm beside BatchNorm and GroupNorm: training curves and cost of a step."""
