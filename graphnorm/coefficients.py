@@ -7,9 +7,7 @@ the weight's float format.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ import scipy.sparse as sp
 from graphnorm import ir
 from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.scales.demands import Demand
+from graphnorm.threads import side_by_side
 
 LOG2 = float(np.log(2.0))
 _CHUNK = 1 << 16  # entries: half a megabyte in float64
@@ -75,8 +74,7 @@ def rescale(graph: RescalingGraph, z: Floats, exact: bool = False) -> Rescaled:
             return None
         return multiplied(old, factors, exact)
 
-    with ThreadPoolExecutor(threads()) as pool:
-        done = dict(zip(by_weight, pool.map(one, by_weight), strict=True))
+    done = dict(zip(by_weight, side_by_side(one, by_weight), strict=True))
     changed = {name: result for name, result in done.items() if result is not None}
     lost = [
         _variables_at(graph, demand, bad)
@@ -126,11 +124,6 @@ def _wrong(new: ir.Array, product: Floats, exact: bool) -> npt.NDArray[np.bool_]
                 return None
         wrong = ~np.isfinite(rounded) & np.isfinite(product)
     return wrong if wrong.any() else None
-
-
-def threads() -> int:
-    """How many threads work on weights side by side."""
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
 def round_once(values: Floats, dtype: np.dtype[Any]) -> ir.Array:
@@ -188,7 +181,7 @@ def _variables_at(graph: RescalingGraph, demand: Demand, bad: npt.NDArray[np.boo
 
 
 def lattice(graph: RescalingGraph) -> Floats:
-    """Spacing of each variable's log-scale for which every label's coefficient is a power of two; inf if none is."""
+    """Spacing of each log-scale for which every label's coefficient is a power of two; inf if none is."""
     basis = graph.solution.basis.tocsc()
     step = np.ones(basis.shape[1])
     fractional = basis.data != np.rint(basis.data)

@@ -18,8 +18,9 @@ from graphnorm.powers import WeightPowers, power_sum
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align, varying_axes
-from graphnorm.solver.masses import Streamed, sparse
+from graphnorm.solver.edges import sparse
 from graphnorm.solver.problem import Block, Integers, Problem, merged
+from graphnorm.solver.streamed import Streamed
 
 CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Gather"})
 
@@ -62,13 +63,13 @@ def _block(graph: RescalingGraph, demand: Demand, p: float, factor: float) -> Bl
     if set(axes[0]) & set(axes[1]):
         edges = _edges(region, axes, p, factor)
         gathers = [merged(form) for form in forms]
-        mass = sparse(edges, np.isfinite(p)).merged(gathers[0][0], gathers[1][0])
-        return Block(demand.weight, mass, gathers[0][1], gathers[1][1])
+        gains = sparse(edges, bool(np.isfinite(p))).merged(gathers[0][0], gathers[1][0])
+        return Block(demand.weight, gains, gathers[0][1], gathers[1][1])
     if 0 in axes[1]:  # rows are the side that is outermost in memory
         axes, forms = axes[::-1], forms[::-1]
     (rows, row_forms), (columns, column_forms) = (merged(form) for form in forms)
     powers = WeightPowers(region, tuple(axes[0]), tuple(axes[1]), p, factor, columns)
-    mass = Streamed((row_forms.shape[0], column_forms.shape[0]), powers.chunks, rows, np.isfinite(p))
+    mass = Streamed((row_forms.shape[0], column_forms.shape[0]), powers.chunks, rows, bool(np.isfinite(p)))
     return Block(demand.weight, mass, row_forms, column_forms)
 
 

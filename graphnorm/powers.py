@@ -76,9 +76,9 @@ class WeightPowers:
 def power_sum(region: ir.Array, kept: Sequence[int], p: float) -> Floats:
     """Sum of |w|^p (largest |w| for p = inf) over the axes that are not `kept`, in float64."""
     if not region.ndim:
-        return _powers(region, p, np.float64)
+        return np.asarray(_powers(region, p, np.float64), dtype=np.float64)
     gone = tuple(axis for axis in range(region.ndim) if axis not in kept)
-    found: Floats | None = None
+    found: Array | None = None
     step = max(1, _CHUNK // max(region[:1].size, 1))
     parts = []
     for start in range(0, len(region), step):
@@ -88,7 +88,7 @@ def power_sum(region: ir.Array, kept: Sequence[int], p: float) -> Floats:
             found = part if found is None else found + part if np.isfinite(p) else np.maximum(found, part)
         else:
             parts.append(part)
-    return np.asarray(np.concatenate(parts) if found is None else found)
+    return np.asarray(np.concatenate(parts) if found is None else found, dtype=np.float64)
 
 
 def _powers(values: ir.Array, p: float, dtype: npt.DTypeLike) -> Array:
@@ -105,8 +105,9 @@ def _powers(values: ir.Array, p: float, dtype: npt.DTypeLike) -> Array:
 
 def _over_first(powered: Array, sums: bool) -> Array:
     if len(powered) == 1:
-        return powered[0]
-    return np.ones(len(powered), dtype=powered.dtype) @ powered if sums else powered.max(axis=0)
+        return np.asarray(powered[0])
+    ones = np.ones(len(powered), dtype=powered.dtype)
+    return np.asarray(ones @ powered if sums else powered.max(axis=0))
 
 
 def _over_last(powered: Array, sums: bool) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse as sp
 
+from graphnorm.solver.masses import Array as Masses
 from graphnorm.solver.masses import Dense
 from graphnorm.solver.problem import Block, Floats, Problem, flows, make_block, objective
 
@@ -42,7 +43,7 @@ def layers(masses: Sequence[Floats], p: float = 2.0) -> Problem:
     count = int(starts[-1])
     blocks = []
     for layer, mass in enumerate(masses):
-        sides = []
+        sides: list[sp.csr_array] = []
         for position, sign in ((layer + 1, 1.0), (layer, -1.0)):
             n = widths[position]
             if position in (0, len(masses)):
@@ -50,7 +51,7 @@ def layers(masses: Sequence[Floats], p: float = 2.0) -> Problem:
             else:
                 index = starts[position - 1] + np.arange(n)
                 sides.append(sp.csr_array((np.full(n, sign), (np.arange(n), index)), shape=(n, count)))
-        block = make_block(f"layer{layer}", mass, *sides, np.isfinite(p))
+        block = make_block(f"layer{layer}", mass, sides[0], sides[1], bool(np.isfinite(p)))
         if block is not None:
             blocks.append(block)
     groups = np.repeat(np.arange(len(widths) - 2), widths[1:-1])
@@ -111,9 +112,8 @@ def moved(found: Problem, shift: Floats) -> Problem:
     """The problem of the same network with weights rescaled by exp(shift)."""
     blocks = []
     for block in found.blocks:
-        assert isinstance(block.mass, Dense)
         r, c = np.exp(found.exponent * (block.rows @ shift)), np.exp(found.exponent * (block.columns @ shift))
-        blocks.append(Block(block.name, block.mass.scaled(r, c), block.rows, block.columns))
+        blocks.append(Block(block.name, block.mass.held(np.float64).scaled(r, c), block.rows, block.columns))
     return Problem(found.count, found.groups, tuple(blocks), found.p)
 
 
@@ -121,11 +121,11 @@ def relabelled(found: Problem, order: np.ndarray) -> Problem:
     """The problem with variable v called order[v]."""
     blocks = []
     for block in found.blocks:
-        sides = [
+        rows, columns = (
             sp.csr_array((f.data, order[f.indices], f.indptr), shape=f.shape)
             for f in (block.rows, block.columns)
-        ]
-        made = make_block(block.name, block.mass, *sides)
+        )
+        made = make_block(block.name, block.mass, rows, columns)
         assert made is not None
         blocks.append(made)
     groups = np.empty_like(found.groups)
@@ -133,9 +133,15 @@ def relabelled(found: Problem, order: np.ndarray) -> Problem:
     return Problem(found.count, groups, tuple(blocks), found.p)
 
 
+def array(block: Block) -> Masses:
+    """The masses themselves."""
+    assert isinstance(block.mass, Dense)
+    return block.mass.array
+
+
 def reference(found: Problem) -> tuple[Floats, float]:
     """Minimiser and minimum by scipy's trust-region Newton method on the log form."""
-    dense = [(b.mass.array, b.rows.toarray(), b.columns.toarray()) for b in found.blocks]  # type: ignore[attr-defined]
+    dense = [(array(b), b.rows.toarray(), b.columns.toarray()) for b in found.blocks]
     p = found.p
 
     def gradient(z: Floats) -> Floats:
@@ -150,9 +156,10 @@ def reference(found: Problem) -> tuple[Floats, float]:
                 total += p * p * mass[i, j] * np.exp(p * (form @ z)) * np.outer(form, form)
         return total
 
+    start = np.zeros(found.count)
     result = scipy.optimize.minimize(
-        lambda z: objective(found, z), np.zeros(found.count), jac=gradient, hess=hessian,
-        method="trust-exact", options={"gtol": 1e-14 * objective(found, np.zeros(found.count)), "maxiter": 1000},
+        lambda z: objective(found, z), start, jac=gradient, hess=hessian, method="trust-exact",
+        options={"gtol": 1e-14 * objective(found, start), "maxiter": 1000},
     )  # fmt: skip
     z = result.x
     for _ in range(3):  # full steps where rounding stops the trust region

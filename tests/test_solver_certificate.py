@@ -14,10 +14,10 @@ from graphnorm.objective import build_problem
 from graphnorm.solver.arrays import NumpyArrays
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.gap import _kappa, relative_gap
-from graphnorm.solver.masses import Streamed
 from graphnorm.solver.problem import Floats, Problem, objective
 from graphnorm.solver.rounding import best_moves, integer_descent
 from graphnorm.solver.solve import hold, solve, touched
+from graphnorm.solver.streamed import Streamed
 from tests.solver_problems import chain, mixed, reference, residual
 
 PROBLEMS = {"chain": chain([3, 4, 5, 2]), "mixed": mixed(0), "residual": residual(0), "p1": mixed(3, p=1.0)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from graphnorm.solver.problem import Floats, Problem, objective
 from graphnorm.solver.solve import Solution, Status, solve
-from tests.solver_problems import chain, layers
+from tests.solver_problems import array, chain, layers
 
 
 def random_layers(depth: int, width: int, seed: int, weight: str) -> list[Floats]:
@@ -80,7 +82,7 @@ def test_one_channel_layers_and_disconnected_pieces() -> None:
 
 def test_weights_beyond_float64_are_refused_with_a_reason() -> None:
     found = chain([3, 4, 4, 3], spread=0.0)
-    found.blocks[1].mass.array[:] = np.inf  # type: ignore[attr-defined]
+    array(found.blocks[1])[:] = np.inf
     solution = solve(found)
     assert solution.status is Status.OUT_OF_RANGE
     assert "smaller p" in solution.status.message
@@ -106,7 +108,7 @@ def test_largest_entries_balance(weight: str) -> None:
         into = z[20 * k : 20 * (k + 1)] if k < 4 else np.zeros(20)
         out = z[20 * (k - 1) : 20 * k] if k > 0 else np.zeros(20)
         scaled.append(w * np.exp(into[:, None] - out))
-    for before, after in zip(scaled[:-1], scaled[1:], strict=True):
+    for before, after in itertools.pairwise(scaled):
         come, go = before.max(axis=1), after.max(axis=0)
         live = (come > 0) & (go > 0)
         mine = np.isin(np.arange(20), np.flatnonzero(live))

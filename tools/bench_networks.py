@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 Built = tuple[nn.Module, tuple[Any, ...]]
 
@@ -16,7 +17,7 @@ def mlp(depth: int, width: int, inputs: int = 64, outputs: int = 10) -> Built:
     """`depth` linear layers with ReLU between."""
     widths = [inputs, *[width] * (depth - 1), outputs]
     layers: list[nn.Module] = []
-    for here, there in zip(widths[:-1], widths[1:], strict=True):
+    for here, there in pairwise(widths):
         layers += [nn.Linear(here, there, bias=False), nn.ReLU()]
     return nn.Sequential(*layers[:-1]).eval(), (torch.randn(1, inputs),)
 
@@ -40,7 +41,7 @@ class TypeC(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+        return functional.relu(self.second(functional.relu(self.first(x))) + self.shortcut(x))
 
 
 def resnet18_c() -> Built:
@@ -73,10 +74,10 @@ class LlamaBlock(nn.Module):
         h = self.norm1(x)
         q = self.q(h).unflatten(-1, (self.heads, self.size)).transpose(1, 2)
         k, v = (f(h).unflatten(-1, (self.groups, self.size)).transpose(1, 2) for f in (self.k, self.v))
-        a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        a = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         x = x + self.o(a.transpose(1, 2).flatten(2))
         h = self.norm2(x)
-        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+        return x + self.down(functional.silu(self.gate(h)) * self.up(h))
 
 
 def llama(layers: int = 24, width: int = 768) -> Built:

@@ -1,11 +1,11 @@
-"""What the solver costs: cycles and seconds of each method, against copying the weights, and as networks grow.
+"""What the solver costs: cycles and seconds of each method, against a copy of the weights, and with growth.
 
     python tools/bench_solver.py [--networks PATTERN] [--runs 5] [--json PATH]     methods and costs
     python tools/bench_solver.py --growth [--most 1e9] [--plot PATH] [--json PATH] cost against size and depth
 
 Solve + apply starts from a traced network and ends with new weights: channel masses from the weights, the
 solve, all weights multiplied.  It is compared with cloning all weights in turns, medians in one process.
-`scipy.linalg.matrix_balance` (LAPACK gebal, powers of two only) runs on the neuron-by-neuron matrix where that
+`scipy.linalg.matrix_balance` (LAPACK gebal, powers of two only) runs on the neuron-by-neuron matrix where it
 has at most 4000 rows.  Peak memory counts NumPy's allocations, with the weights themselves, over the weights.
 """
 
@@ -43,8 +43,8 @@ _GEBAL_ROWS = 4000
 _LIMIT_S = 30.0  # of one run of a method
 
 
-class _TooSlow(Exception):
-    pass
+class _TooSlowError(Exception):
+    """A run passed its limit."""
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -67,11 +67,11 @@ def method_row(problem: Problem, method: str, tol: float) -> dict[str, Any]:
     def watch(at: object, cycles: int, imbalance: float) -> None:
         seen[:] = [cycles, imbalance]
         if time.perf_counter() - start > _LIMIT_S:
-            raise _TooSlow
+            raise _TooSlowError
 
     try:
         found = solve(problem, tol, 100_000, method=method, watch=watch)
-    except _TooSlow:
+    except _TooSlowError:
         return {"cycles": seen[0], "imbalance": seen[1], "seconds": _LIMIT_S, "reached": False}
     took = time.perf_counter() - start
     return {
@@ -80,7 +80,7 @@ def method_row(problem: Problem, method: str, tol: float) -> dict[str, Any]:
 
 
 def gebal_seconds(problem: Problem) -> float | None:
-    """Seconds of LAPACK's balancing on the same graph; None where it doesn't fit or the graph has products."""
+    """Seconds of LAPACK's balancing on the same graph; None if too large, or if the graph has products."""
     n = problem.count + 1
     if n > _GEBAL_ROWS:
         return None
@@ -177,20 +177,25 @@ def growth(most: float, runs: int) -> dict[str, list[dict[str, float]]]:
         ("depth", [(d, 100, 100) for d in (10, 30, 100, 300, 1000)]),
     ):
         for depth, width, inputs in nets:
-            torch.manual_seed(0)
-            model, example = mlp(depth, width, inputs)
-            graph = graphnorm.trace(model, example)
-            parameters = [p.detach() for p in model.parameters()]
-            clone = median(seconds(lambda: [p.clone() for p in parameters]) for _ in range(runs))
-            ours = median(seconds(lambda: solve_and_apply(graph, 1e-6)) for _ in range(runs))
-            weights = sum(p.numel() for p in parameters)
-            cycles = solve(build_problem(graph), 1e-6).cycles
-            found[key].append(
-                {"depth": depth, "weights": weights, "clone": clone, "ours": ours, "cycles": cycles}
-            )
+            found[key].append(growth_point(depth, width, inputs, runs))
             print(key, found[key][-1], file=sys.stderr, flush=True)
-            del model, graph, parameters
     return found
+
+
+def growth_point(depth: int, width: int, inputs: int, runs: int) -> dict[str, float]:
+    """Clone and solve + apply of one net, in turns."""
+    torch.manual_seed(0)
+    model, example = mlp(depth, width, inputs)
+    graph = graphnorm.trace(model, example)
+    parameters = [p.detach() for p in model.parameters()]
+    clone, ours = [], []
+    for _ in range(runs):
+        clone.append(seconds(lambda: [p.clone() for p in parameters]))
+        ours.append(seconds(lambda: solve_and_apply(graph, 1e-6)))
+    return {
+        "depth": depth, "weights": sum(p.numel() for p in parameters), "clone": median(clone),
+        "ours": median(ours), "cycles": solve(build_problem(graph), 1e-6).cycles,
+    }  # fmt: skip
 
 
 def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphnorm.solver.masses import ALL, Dense, Mass, Sparse, Streamed
+from graphnorm.solver.edges import Sparse
+from graphnorm.solver.masses import ALL, Dense, Mass
+from graphnorm.solver.streamed import Streamed
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +85,7 @@ class TorchDense:
 
 @dataclass(frozen=True, slots=True)
 class TorchEdges:
-    """`masses.Sparse` on a device: masses of edges, and the row and column of each."""
+    """`edges.Sparse` on a device: masses of edges, and the row and column of each."""
 
     masses: torch.Tensor
     row: torch.Tensor

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from graphnorm.solver.descent import CompiledBlock, Descent
+from graphnorm.solver.blocks import CompiledBlock
+from graphnorm.solver.descent import Descent
 from graphnorm.solver.problem import Bools, Floats, Integers
 
 
@@ -51,20 +52,16 @@ def bounds(at: Descent) -> Bounds:
 
 @dataclass(slots=True)
 class _View:
-    """A block with its forms on the host."""
+    """A block, and its level on the host."""
 
     block: CompiledBlock
-    forms: tuple[sp.csr_array, sp.csr_array]
     level: float
 
 
 class _Search:
     def __init__(self, at: Descent) -> None:
         self._at = at
-        self.views = [
-            _View(block, forms, float(at.level(block)))
-            for block, forms in zip(at.blocks, at.forms, strict=True)
-        ]
+        self.views = [_View(block, float(at.level(block))) for block in at.blocks]
         with np.errstate(divide="ignore"):
             logs = [float(np.log(float(total))) + float(level) for total, level in at.block_totals()]
         self._log_total = float(np.logaddexp.reduce(logs)) if logs else 0.0
@@ -77,7 +74,7 @@ class _Search:
 
     def learn(self, view: _View, axis: int) -> None:
         """Bound side `axis` from above through what is known of the other side from below."""
-        near, far = view.forms[axis], view.forms[1 - axis]
+        near, far = view.block.forms[axis], view.block.forms[1 - axis]
         if not near.nnz or self._all_known(near):
             return
         least = self._least(far)

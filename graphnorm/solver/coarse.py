@@ -14,8 +14,9 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 
 from graphnorm.solver.arrays import Array, add_at
+from graphnorm.solver.blocks import CompiledBlock
 from graphnorm.solver.cyclic import sweep
-from graphnorm.solver.descent import CompiledBlock, Descent
+from graphnorm.solver.descent import Descent
 from graphnorm.solver.method import Limits, Run
 from graphnorm.solver.problem import Floats, Integers
 
@@ -58,8 +59,8 @@ class Coarse:
             rows, columns = block.sides
             pairs = [(*row, *column) for row in rows.profiles for column in columns.profiles]
             moving = np.array([k for k, pair in enumerate(pairs) if pair], dtype=np.int64)
-            members = tuple(_members(at, side.profile) for side in block.sides)
-            self._parts.append(_Totals(block, members, moving))  # type: ignore[arg-type]
+            members = (_members(at, rows.profile), _members(at, columns.profile))
+            self._parts.append(_Totals(block, members, moving))
             terms += [pairs[k] for k in moving]
         self._forms = _forms(terms, at.problem.group_count)
         group = np.zeros(at.count, dtype=np.int64)
@@ -75,7 +76,7 @@ class Coarse:
         return self._at.arrays.array(t)[self._group] * self._moves
 
     def preconditioner(self, level: float) -> Callable[[Array], Array]:
-        """The inverse of the Hessian among group shifts, in the unit exp(level), as an operator on variables."""
+        """Inverse Hessian among group shifts, in the unit exp(level), as an operator on variables."""
         at = self._at
         masses = np.exp(self._log_masses() - level)
         weighted = sp.dia_array((masses[None, :], [0]), shape=(len(masses),) * 2)

@@ -9,7 +9,8 @@ D = 1 unless a weight joins a group to itself).
 from __future__ import annotations
 
 from graphnorm.solver.arrays import Array
-from graphnorm.solver.descent import Descent, Group
+from graphnorm.solver.descent import Descent
+from graphnorm.solver.groups import Group
 from graphnorm.solver.method import Limits, Run
 
 

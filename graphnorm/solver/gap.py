@@ -4,7 +4,8 @@ With masses Phi_e = A_e exp(G_e z) and y = G x, every lambda >= 0 gives, for all
 
     Phi(z + x) >= sum_e lambda_e (1 - log(lambda_e / Phi_e)) + (G^T lambda) . x .
 
-Take lambda = Phi (1 + delta), delta = G d, with H d = -g solved once: G^T lambda = g + H d = rho is almost 0, and
+Take lambda = Phi (1 + delta), delta = G d, with H d = -g solved once: G^T lambda = g + H d = rho is almost 0,
+and
 
     Phi(z) - Phi* <= sum_e Phi_e [(1 + delta) log(1 + delta) - delta] - rho . x* .
 

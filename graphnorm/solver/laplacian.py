@@ -1,4 +1,4 @@
-"""Gradient and Hessian of Phi at a point: the Hessian is the Laplacian of the rescaling graph, grounded at node 0.
+"""Gradient and Hessian of Phi: the Hessian is the Laplacian of the rescaling graph, grounded at node 0.
 
 Values are divided by exp(level), so that neither tiny nor huge objectives leave float64.
 """
@@ -6,7 +6,8 @@ Values are divided by exp(level), so that neither tiny nor huge objectives leave
 from __future__ import annotations
 
 from graphnorm.solver.arrays import Array
-from graphnorm.solver.descent import CompiledBlock, Descent
+from graphnorm.solver.blocks import CompiledBlock
+from graphnorm.solver.descent import Descent
 
 
 class Laplacian:

@@ -1,4 +1,4 @@
-"""Equivalent blocks (Stock et al. 2019, section on skip connections): the paper's approximation, to compare with.
+"""Equivalent blocks (Stock et al. 2019, section on skip connections): the paper's approximation.
 
 A group between two layers only is the inside of a branch.  Balanced, the two layers in series have equal
 masses, the geometric mean of what they have now.  So where a branch meets a group that several branches
@@ -13,7 +13,8 @@ import math
 
 from graphnorm.solver.arrays import Array
 from graphnorm.solver.cyclic import update
-from graphnorm.solver.descent import Descent, Group
+from graphnorm.solver.descent import Descent
+from graphnorm.solver.groups import Group
 from graphnorm.solver.method import Limits, Run
 
 

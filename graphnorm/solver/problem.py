@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from graphnorm.solver.masses import Gather, Mass, as_mass
+from graphnorm.solver.edges import sparse
+from graphnorm.solver.masses import Dense, Gather, Mass
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -55,7 +56,11 @@ class Problem:
 
 
 def make_block(
-    name: str, mass: object, rows: sp.csr_array, columns: sp.csr_array, sums: bool = True
+    name: str,
+    mass: Floats | sp.csr_array | Mass,
+    rows: sp.csr_array,
+    columns: sp.csr_array,
+    sums: bool = True,
 ) -> Block | None:
     """A block in which entries of equal forms are one; None if nothing can move.
 
@@ -70,7 +75,13 @@ def make_block(
         return None
     row_gather, rows = merged(rows)
     column_gather, columns = merged(columns)
-    return Block(name, as_mass(mass, sums).merged(row_gather, column_gather), rows, columns)
+    return Block(name, _as_mass(mass, sums).merged(row_gather, column_gather), rows, columns)
+
+
+def _as_mass(mass: Floats | sp.csr_array | Mass, sums: bool) -> Mass:
+    if isinstance(mass, np.ndarray):
+        return Dense(mass, sums)
+    return sparse(mass, sums) if isinstance(mass, sp.sparray) else mass
 
 
 def merged(forms: sp.csr_array) -> tuple[Gather | None, sp.csr_array]:

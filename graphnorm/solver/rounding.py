@@ -1,8 +1,8 @@
 """Integer coordinate descent: the least Phi that coordinate moves reach on a lattice of log-scales.
 
-A variable with rising mass L and falling mass R costs L exp(p k u) + R exp(-p k u) when it moves by k units u: convex
-in k, so the best k is one of the two integers around log(R / L) / (2 p u).  All variables of a group move at once,
-which is exact unless a weight joins the group to itself; there a move is taken back if Phi rises.
+Moving a variable with rising mass L, falling mass R by k units u costs L exp(p k u) + R exp(-p k u): convex
+in k, so the best k is one of the two integers around log(R / L) / (2 p u).  All variables of a group move at
+once, which is exact unless a weight joins the group to itself; there a move is taken back if Phi rises.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from graphnorm.solver.arrays import Array, NumpyArrays
-from graphnorm.solver.descent import Descent, Group
+from graphnorm.solver.descent import Descent
+from graphnorm.solver.groups import Group
 from graphnorm.solver.problem import Bools, Floats, Problem, objective
 from graphnorm.solver.solve import hold
 
@@ -57,7 +58,7 @@ def _improve(at: Descent, group: Group, unit: Floats) -> bool:
 
 
 def best_moves(rising: Array, falling: Array, spacing: Array) -> Array:
-    """The integers k that minimise rising exp(k spacing) + falling exp(-k spacing); 0 unless better than 0."""
+    """Integers k that minimise rising exp(k spacing) + falling exp(-k spacing); 0 in doubt."""
     with np.errstate(divide="ignore"):
         ratio = np.log(falling) - np.log(rising)
     ideal = np.where((rising > 0) & (falling > 0), ratio, 0.0) / (2.0 * spacing)

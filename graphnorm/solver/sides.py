@@ -53,9 +53,9 @@ class Side:
     shift: Array
     version: int = 0
 
-    def exponent(self, z: Array) -> Array | float:
+    def exponent(self, z: Array) -> Array:
         """P form(z) of each entry; `z` ends with a 0."""
-        total: Array | float = 0.0
+        total: Array = 0.0
         for slot in self.slots:
             total = total + (self.p * slot.coefficient) * z[slot.pick]
         return total

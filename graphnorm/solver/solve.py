@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -17,11 +15,12 @@ from graphnorm.solver.coarse import coarse
 from graphnorm.solver.cyclic import cyclic
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.gap import relative_gap
-from graphnorm.solver.masses import Streamed
 from graphnorm.solver.method import Limits, Method, Run, Watch
 from graphnorm.solver.newton import newton
 from graphnorm.solver.paper_blocks import paper_blocks
 from graphnorm.solver.problem import Block, Bools, Floats, Integers, Problem
+from graphnorm.solver.streamed import Streamed
+from graphnorm.threads import side_by_side
 
 METHODS: Mapping[str, Method] = {
     "auto": auto,
@@ -172,14 +171,15 @@ def _solve_max(problem: Problem, call: _Call) -> Solution:
 
 def raised(problem: Problem, z: Floats, q: float) -> Problem:
     """The problem at `z` as the origin, for exponent `q`; masses of the largest entry become 1."""
-    blocks = []
-    scaled = []
-    for block in problem.blocks:
-        r, c = block.rows @ z, block.columns @ z
-        scaled.append(block.mass.scaled(np.exp(r), np.exp(c)))
-    top = max((mass.largest() for mass in scaled), default=1.0)
-    for block, mass in zip(problem.blocks, scaled, strict=True):
-        blocks.append(replace(block, mass=mass.power(q, top if top > 0 else 1.0)))
+    scaled = [
+        block.mass.held(np.float64).scaled(np.exp(block.rows @ z), np.exp(block.columns @ z))
+        for block in problem.blocks
+    ]
+    top = max((mass.largest() for mass in scaled), default=0.0)
+    unit = top if top > 0 else 1.0
+    blocks = [
+        replace(block, mass=mass.power(q, unit)) for block, mass in zip(problem.blocks, scaled, strict=True)
+    ]
     return replace(problem, blocks=tuple(blocks), p=q)
 
 
@@ -205,12 +205,7 @@ def hold(problem: Problem, dtype: np.dtype[np.floating], memory: int | None) -> 
     def made(block: Block) -> Block:
         return replace(block, mass=block.mass.held(dtype)) if id(block) in chosen else block
 
-    with ThreadPoolExecutor(_threads()) as pool:
-        return replace(problem, blocks=tuple(pool.map(made, problem.blocks)))
-
-
-def _threads() -> int:
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return replace(problem, blocks=tuple(side_by_side(made, problem.blocks)))
 
 
 def _certified(at: Descent, exact: Problem | None, run: Run, call: _Call) -> tuple[Run, float]:
