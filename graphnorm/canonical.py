@@ -99,7 +99,7 @@ def canonicalize(
         InputError: options or model cannot be taken.
         NotEquivalentError: verification failed; nothing was changed.
     """
-    _check_options(p, c, mode, tol, gap, method)
+    _check_options(p, c, mode, tol, gap, method, memory)
     tell = progress or (lambda stage: None)
     clock = _Clock()
     tell("tracing")
@@ -171,7 +171,9 @@ def canonicalize(
     return Result(emitted, rescaled.coefficients, report, source, graph)
 
 
-def _check_options(p: float, c: float, mode: str, tol: float, gap: float | None, method: str) -> None:
+def _check_options(
+    p: float, c: float, mode: str, tol: float, gap: float | None, method: str, memory: int | None
+) -> None:
     if not p > 0:
         raise InputError(f"p must be a positive number or inf, got {p}")
     if not (np.isfinite(c) and c > 0):
@@ -184,6 +186,8 @@ def _check_options(p: float, c: float, mode: str, tol: float, gap: float | None,
         raise InputError(f"gap must be positive, got {gap}")
     if gap is not None and not np.isfinite(p):
         raise InputError("gap needs a finite p: the largest weight has no unique minimum to be near")
+    if memory is not None and memory < 0:
+        raise InputError(f"memory must be a number of bytes, got {memory}")
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
 

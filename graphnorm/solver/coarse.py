@@ -24,6 +24,8 @@ _STEPS = 200
 _MAX_STEP = 2.0  # in p t: keeps the quadratic model honest far from the optimum
 _DENSE = 1 << 17  # masses times unknowns up to which dense matrices are faster
 _REGULAR = 1e-14
+_NEAR, _POLISH = 1e-10, 2  # below this relative decrease rounding hides it: so many full steps end it
+_SHORTEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,24 +145,23 @@ def minimise(forms: sp.csr_array, log_masses: Floats, p: float) -> Floats:
     if not len(base):
         return t
     forms = chosen.toarray() if chosen.shape[0] * chosen.shape[1] <= _DENSE else chosen
-    base = base - base.max()
-    current = np.exp(base)
-    value = current.sum()
+    base, polished = base - base.max(), 0
     for _ in range(_STEPS):
-        gradient = p * (forms.T @ current)
-        if np.abs(gradient).max(initial=0.0) <= 1e-15 * p * value:
+        current = np.exp(base + p * (forms @ t))
+        value, gradient = float(current.sum()), p * (forms.T @ current)
+        if polished == _POLISH or np.abs(gradient).max(initial=0.0) <= 1e-15 * p * value:
             break
         step = -_solved(forms, current, p, gradient)
         step *= min(1.0, _MAX_STEP / (p * np.abs(step).max(initial=1e-300)))
         slope, size = float(gradient @ step), 1.0
-        while True:
-            trial = np.exp(base + p * (forms @ (t + size * step)))
-            if trial.sum() <= value + 1e-4 * size * slope or size < 1e-6:
-                break
-            size /= 2
-        if not trial.sum() <= value:
-            break
-        t, current, value = t + size * step, trial, trial.sum()
+        if -slope <= _NEAR * value:
+            polished += 1
+        else:
+            while np.exp(base + p * (forms @ (t + size * step))).sum() > value + 1e-4 * size * slope:
+                size /= 2
+                if size < _SHORTEST:
+                    return t
+        t = t + size * step
     return t
 
 

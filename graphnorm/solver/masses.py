@@ -53,15 +53,15 @@ class Mass(Protocol):
     def left_max(self, r: Floats, columns: slice = ...) -> Floats:
         """max_i A_ij r_i for j in columns."""
 
-    def merged(self, rows: Gather | None, columns: Gather | None) -> Mass:
-        """The masses with entries summed."""
-
     def held(self, dtype: npt.DTypeLike) -> Held:
         """The same masses in memory, in `dtype` if its range suffices, else in float64."""
 
 
 class Held(Mass, Protocol):
     """Masses in memory."""
+
+    def merged(self, rows: Gather | None, columns: Gather | None) -> Held:
+        """The masses with entries summed."""
 
     def scaled(self, r: Floats, c: Floats) -> Held:
         """r_i A_ij c_j."""

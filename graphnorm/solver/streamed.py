@@ -56,9 +56,6 @@ class Streamed:
             np.maximum(found, scaled.max(axis=0, initial=0.0), out=found)
         return found[columns]
 
-    def merged(self, rows: Gather | None, columns: Gather | None) -> Streamed:
-        raise TypeError("streamed masses are merged when they are made")
-
     def held(self, dtype: npt.DTypeLike) -> Dense:
         array = np.zeros(self.shape, dtype=dtype)
         for at, chunk in self.chunks(dtype):
