@@ -125,7 +125,7 @@ def relabelled(found: Problem, order: np.ndarray) -> Problem:
             sp.csr_array((f.data, order[f.indices], f.indptr), shape=f.shape)
             for f in (block.rows, block.columns)
         )
-        made = make_block(block.name, block.mass, rows, columns)
+        made = make_block(block.name, block.mass.held(np.float64), rows, columns)
         assert made is not None
         blocks.append(made)
     groups = np.empty_like(found.groups)

@@ -119,7 +119,9 @@ def test_the_cost_of_exactness_is_reported(p: float) -> None:
     after, cost = exact.report.objective["after"], exact.report.solver["exact_cost"]
     assert cost == pytest.approx(after / best.objective["after"] - 1)
     assert 0 < cost < exact.report.objective["before"] / best.objective["after"] - 1
-    weights = [value.double() for name, value in exact.model.named_parameters() if name.endswith("weight")]
+    weights = [
+        value.detach().double() for name, value in exact.model.named_parameters() if name.endswith("weight")
+    ]
     assert after == pytest.approx(sum(float((w.abs() ** p).sum()) for w in weights), rel=1e-6)
     problem = build_problem(exact.graph, p)
     rounded = powers_of_two(exact.graph, solve(problem).z)
@@ -136,7 +138,11 @@ def test_the_largest_weights_balance() -> None:
     go = second.reshape(4, 2, 2, 3, 3).amax(dim=(1, 3, 4)).flatten()
     assert torch.allclose(come, go, rtol=1e-5)
     assert result.report.objective["after"] == pytest.approx(
-        max(float(p.abs().max()) for name, p in result.model.named_parameters() if name.endswith("weight"))
+        max(
+            float(p.detach().abs().max())
+            for name, p in result.model.named_parameters()
+            if name.endswith("weight")
+        )
     )
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from graphnorm.solver.edges import sparse
-from graphnorm.solver.masses import Dense, Gather, Mass
+from graphnorm.solver.masses import Dense, Gather, Held, Mass
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -57,7 +57,7 @@ class Problem:
 
 def make_block(
     name: str,
-    mass: Floats | sp.csr_array | Mass,
+    mass: Floats | sp.csr_array | Held,
     rows: sp.csr_array,
     columns: sp.csr_array,
     sums: bool = True,
@@ -66,7 +66,7 @@ def make_block(
 
     Args:
         name: the weight's name.
-        mass: array, `scipy.sparse.csr_array` or `Mass` of shape (rows, columns).
+        mass: array, `scipy.sparse.csr_array` or masses in memory, of shape (rows, columns).
         rows: forms of the rows.
         columns: forms of the columns.
         sums: masses of equal forms are added; for p = inf the largest stays.
@@ -78,7 +78,7 @@ def make_block(
     return Block(name, _as_mass(mass, sums).merged(row_gather, column_gather), rows, columns)
 
 
-def _as_mass(mass: Floats | sp.csr_array | Mass, sums: bool) -> Mass:
+def _as_mass(mass: Floats | sp.csr_array | Held, sums: bool) -> Held:
     if isinstance(mass, np.ndarray):
         return Dense(mass, sums)
     return sparse(mass, sums) if isinstance(mass, sp.sparray) else mass
