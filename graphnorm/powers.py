@@ -95,12 +95,13 @@ def _powers(values: ir.Array, p: float, dtype: npt.DTypeLike) -> Array:
     magnitude = np.abs(values.astype(dtype))
     if p == 1.0 or not np.isfinite(p):
         return np.asarray(magnitude)
-    if p == 2.0:
-        return np.asarray(np.multiply(magnitude, magnitude, out=magnitude))
-    if p == 4.0:
-        squared = np.multiply(magnitude, magnitude, out=magnitude)
-        return np.asarray(np.multiply(squared, squared, out=squared))
-    return np.asarray(magnitude**p)
+    with np.errstate(over="ignore", under="ignore"):  # `Dense.fits` sees it
+        if p == 2.0:
+            return np.asarray(np.multiply(magnitude, magnitude, out=magnitude))
+        if p == 4.0:
+            squared = np.multiply(magnitude, magnitude, out=magnitude)
+            return np.asarray(np.multiply(squared, squared, out=squared))
+        return np.asarray(magnitude**p)
 
 
 def _over_first(powered: Array, sums: bool) -> Array:

@@ -146,6 +146,16 @@ def test_the_largest_weights_balance() -> None:
     )
 
 
+def test_weights_out_of_range_are_left_with_a_reason() -> None:
+    model, example = small_cnn()
+    with torch.no_grad():
+        model[0].weight.mul_(1e20)
+    result = graphnorm.canonicalize(model, example, p=40.0)  # 1e800 leaves float64
+    assert result.report.solver["status"] == "out_of_range"
+    assert not result.report.solver["converged"]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), result.model.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("method", ["coarse", "newton", "cyclic", "paper_blocks"])
 def test_methods_agree(method: str) -> None:
     model, example = small_cnn()

@@ -86,6 +86,7 @@ def test_weights_beyond_float64_are_refused_with_a_reason() -> None:
     solution = solve(found)
     assert solution.status is Status.OUT_OF_RANGE
     assert "smaller p" in solution.status.message
+    assert (solution.z == 0).all()
 
 
 def test_rounding_ends_a_hopeless_tolerance() -> None:

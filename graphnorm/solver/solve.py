@@ -54,7 +54,7 @@ class Solution:
     """A minimiser and how it was reached.
 
     Attributes:
-        z: log-scales of the variables; degenerate and irrelevant ones are 0.
+        z: log-scales of the variables; degenerate and irrelevant ones are 0, all are if `OUT_OF_RANGE`.
         cycles: sweeps over all groups, Newton steps counted too.
         imbalance: max |log(in / out)| at `z`.
         before: objective at 0.
@@ -151,6 +151,8 @@ def _solve(
     z = np.array(arrays.host(at.z))
     after = at.objective() + fixed
     status = _status(run, call, z, after, found)
+    if status is Status.OUT_OF_RANGE:
+        z, after = np.zeros_like(z), before
     return Solution(z, run.cycles, run.imbalance, before, after, status, degenerate, found)
 
 
