@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from graphnorm.graph import RescalingGraph
     from graphnorm.report import CheckReport, Report
     from graphnorm.tracing import trace
+    from graphnorm.training.enorm import ENorm
 
 __version__ = "0.1.0"
 
 # Public name -> module: loaded on first use, so that importing graphnorm costs next to nothing.
 _HOMES = {
     "CheckReport": "graphnorm.report",
+    "ENorm": "graphnorm.training.enorm",
     "Report": "graphnorm.report",
     "RescalingGraph": "graphnorm.graph",
     "Result": "graphnorm.canonical",
@@ -40,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "CheckReport",
+    "ENorm",
     "ExportError",
     "GraphNormError",
     "InputError",

@@ -1,0 +1,267 @@
+"""ENorm: after an optimizer step, one cycle towards the rescaling-equivalent weights of least norm.
+
+    z <- cycle(|w|^p),    w <- d w,    state <- d ** exponent * state,    d = exp(forms of z)
+
+The function does not change, in training mode or in evaluation mode (Stock et al. 2019, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from graphnorm.errors import InputError
+from graphnorm.training.compiled import CompiledStep, Moving
+from graphnorm.training.cycle import ORDERS
+from graphnorm.training.forms import Forms
+from graphnorm.training.parts import cut_into_parts
+from graphnorm.training.state import StateTable, parameters_of
+from graphnorm.training.symmetry import Symmetries, find_symmetries
+from graphnorm.training.weights import Weights, plain_module
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ENorm.
+
+    Attributes:
+        p: exponent of the norm, > 0.
+        c: asymmetry of ENorm-c, > 0; 1 is symmetric.
+        cycles: sweeps over the network at each step.
+        every: rescale at every so many calls of ``step()``.
+        order: ``layers`` (the paper's: one channel group after the other) or ``colours`` (groups that share
+            no weight at once: fewer, larger operations, the same fixed point).
+        max_coefficient: bound on the coefficient of a variable in one step, > 1; None: no bound.
+    """
+
+    p: float = 2.0
+    c: float = 1.0
+    cycles: int = 1
+    every: int = 1
+    order: str = "layers"
+    max_coefficient: float | None = None
+
+    def check(self) -> None:
+        """Raises InputError for a value out of range."""
+        for name in ("p", "c"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a positive number, got {value}")
+        for name in ("cycles", "every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a positive integer, got {value!r}")
+        if self.order not in ORDERS:
+            raise InputError(f"order must be one of {', '.join(ORDERS)}, got {self.order!r}")
+        if self.max_coefficient is not None and not self.max_coefficient > 1:
+            raise InputError(f"max_coefficient must be above 1, got {self.max_coefficient}")
+
+
+class ENorm:
+    """Equi-normalization during training.
+
+    >>> import torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> enorm = graphnorm.ENorm(model, optimizer, torch.randn(3, 4))
+    >>> for _ in range(3):
+    ...     model(torch.randn(5, 4)).square().mean().backward()
+    ...     optimizer.step()
+    ...     optimizer.zero_grad()
+    ...     enorm.step()
+
+    Call ``step()`` after the optimizer's, best after ``zero_grad()``: gradients that are still there are moved
+    along, which costs time.  Parameters that have ``requires_grad=False``, or are in no given optimizer, are
+    never touched.
+
+    Args:
+        model: the network; DDP, FSDP2 and ``torch.compile`` wrappers are looked through.
+        optimizer: the optimizer, or several.
+        example_inputs: positional inputs to trace with, or `Symmetries` that were found before (needed for
+            sharded models, whose parameters cannot be traced).
+        p: see `Options`, as the following ones.
+        c: asymmetry.
+        cycles: sweeps per step.
+        every: calls of ``step()`` per rescaling.
+        order: ``layers`` or ``colours``.
+        max_coefficient: bound per step.
+        kwargs: keyword inputs to trace with.
+        state: state key -> exponent, for optimizers that graphnorm does not know (`training.state`).
+
+    Raises:
+        InputError: options, model or optimizer cannot be taken.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | Sequence[Optimizer],
+        example_inputs: Any,
+        p: float = 2.0,
+        c: float = 1.0,
+        cycles: int = 1,
+        every: int = 1,
+        *,
+        order: str = "layers",
+        max_coefficient: float | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        state: Mapping[str, float] | None = None,
+    ) -> None:
+        self.options = Options(p, c, cycles, every, order, max_coefficient)
+        self.options.check()
+        self.model = plain_module(model)
+        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        self._tables = {
+            id(parameter): table
+            for table in (StateTable(one, state) for one in optimizers)
+            for parameter in parameters_of(table.optimizer)
+        }
+        self._requires_grad = [parameter.requires_grad for parameter in self.model.parameters()]
+        self._parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        if isinstance(example_inputs, Symmetries):
+            self.symmetries = example_inputs
+        else:
+            self.symmetries = find_symmetries(self.model, example_inputs, kwargs, self._trained())
+        if left := sorted((self._parameters & self.symmetries.shapes.keys()) - self._trained()):
+            raise InputError(
+                f"{left[0]!r} is in no optimizer or does not require gradients, but the given symmetries move "
+                "it: find them with movable=..."
+            )
+        self._weights = Weights(self.model, self.symmetries.shapes)
+        self._copies: list[Weights] = []
+        self._calls = 0
+        self._forms = Forms(self.symmetries.count)
+        self._parts = cut_into_parts(self.symmetries, self._forms)
+        self._compiled: tuple[list[tuple[Tensor, int]], CompiledStep] | None = None
+
+    def register_copy(self, model: nn.Module) -> None:
+        """Rescale another model of the same structure (an average of the weights) with the same coefficients.
+
+        Raises:
+            InputError: a weight is missing or has another shape.
+        """
+        self._copies.append(Weights(plain_module(model), self.symmetries.shapes))
+        self._compiled = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Rescale weights, optimizer state, pending gradients and registered copies; keep the function.
+
+        Raises:
+            InputError: modules changed their mode or ``requires_grad`` since the network was traced, or the
+                optimizer has a state tensor that is not known.
+        """
+        self._calls += 1
+        if self._calls % self.options.every:
+            return
+        self._check_unchanged()
+        compiled = self._compile()
+        limit = self.options.max_coefficient
+        with torch.autocast(compiled.device.type, enabled=False):
+            z = compiled.cycle.run(
+                compiled.masses(),
+                self.options.cycles,
+                None if limit is None else math.log(limit),
+            )
+            compiled.scaling.apply(compiled.cycle.evaluate(z))
+
+    @torch.no_grad()
+    def energy(self) -> float:
+        """Phi: the sum of lambda |w|^p over the weights that the objective counts and that may move."""
+        compiled = self._compile()
+        total = torch.zeros((), dtype=torch.float64, device=compiled.device)
+        for item, mass in zip(compiled.cycle.counted, compiled.masses(), strict=True):
+            if item.mine:
+                total += item.weight * mass.sum(dtype=torch.float64)
+        if compiled.cycle.total is not None:
+            compiled.cycle.total(total)
+        return float(total)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to resume exactly: the number of calls, and the options."""
+        return {"calls": self._calls, "options": vars(self.options).copy()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume.
+
+        Raises:
+            InputError: the state is of an ENorm with other options.
+        """
+        given = dict(state["options"])
+        if given != vars(self.options):
+            raise InputError(f"this state is of ENorm with {given}, not {vars(self.options)}")
+        self._calls = int(state["calls"])
+
+    def _check_unchanged(self) -> None:
+        mode = tuple(module.training for module in self.model.modules())
+        if mode not in self.symmetries.modes:
+            known = self.symmetries.modes[0]
+            names = [name for name, _ in self.model.named_modules()]
+            other = next((n for n, a, b in zip(names, mode, known, strict=False) if a != b), "the model")
+            raise InputError(
+                f"module {other!r} is in another mode than when the network was traced; set all modes, then "
+                "make a new ENorm"
+            )
+        for before, (name, parameter) in zip(
+            self._requires_grad, self.model.named_parameters(), strict=False
+        ):
+            if parameter.requires_grad != before:
+                raise InputError(f"{name!r}: requires_grad changed since ENorm was made; make a new ENorm")
+
+    def _trained(self) -> set[str]:
+        """Names of the parameters that an optimizer changes."""
+        named = self.model.named_parameters(remove_duplicate=False)
+        return {name for name, tensor in named if tensor.requires_grad and id(tensor) in self._tables}
+
+    def _moving(self) -> Iterator[Moving]:
+        for name, tensor in self._weights:
+            yield name, tensor, 1.0
+            table = self._tables.get(id(tensor))
+            if table is not None:
+                for moving, exponent in table.tensors(tensor, name):
+                    yield name, moving, exponent
+            elif name in self._parameters:
+                raise InputError(
+                    f"parameter {name!r} is not the one that was given to the optimizer; if the model is sharded, "
+                    "reshard it first (model.reshard())"
+                )
+            if tensor.grad is not None:
+                yield name, tensor.grad, -1.0
+        for copied in self._copies:
+            for name, tensor in copied:
+                yield name, tensor, 1.0
+
+    def _compile(self) -> CompiledStep:
+        """The compiled step; made anew if any tensor is another than before."""
+        now = list(self._moving())
+        marks = [(tensor, _address(tensor)) for _, tensor, _ in now]
+        if self._compiled is not None:
+            old = self._compiled[0]
+            if len(old) == len(marks) and all(
+                a is b and x == y for (a, x), (b, y) in zip(old, marks, strict=True)
+            ):
+                return self._compiled[1]
+        options = self.options
+        made = CompiledStep(
+            self._forms,
+            self._parts,
+            self.symmetries.groups,
+            dict(self._weights),
+            now,
+            options.p,
+            options.c,
+            options.order,
+        )
+        self._compiled = (marks, made)
+        return made
+
+
+def _address(tensor: Tensor) -> int:
+    local = getattr(tensor, "_local_tensor", tensor)
+    return int(local.data_ptr())
