@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from graphnorm.report import CheckReport, Report
     from graphnorm.tracing import trace
     from graphnorm.training.enorm import ENorm
+    from graphnorm.training.implicit import ImplicitENorm
+    from graphnorm.training.path_sgd import PathSGD
 
 __version__ = "0.1.0"
 
@@ -32,6 +34,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "CheckReport": "graphnorm.report",
     "ENorm": "graphnorm.training.enorm",
+    "ImplicitENorm": "graphnorm.training.implicit",
+    "PathSGD": "graphnorm.training.path_sgd",
     "Report": "graphnorm.report",
     "RescalingGraph": "graphnorm.graph",
     "Result": "graphnorm.canonical",
@@ -45,9 +49,11 @@ __all__ = [
     "ENorm",
     "ExportError",
     "GraphNormError",
+    "ImplicitENorm",
     "InputError",
     "ModelFileError",
     "NotEquivalentError",
+    "PathSGD",
     "Report",
     "RescalingGraph",
     "Result",
