@@ -126,6 +126,11 @@ class ENorm:
         self._parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         if isinstance(example_inputs, Symmetries):
             self.symmetries = example_inputs
+        elif any(hasattr(parameter, "placements") for parameter in self.model.parameters()):
+            raise InputError(
+                "sharded parameters cannot be traced: call graphnorm.training.symmetry.find_symmetries before "
+                "fully_shard(), and give the result in place of example_inputs"
+            )
         else:
             self.symmetries = find_symmetries(self.model, example_inputs, kwargs, self._trained())
         if left := sorted((self._parameters & self.symmetries.shapes.keys()) - self._trained()):
