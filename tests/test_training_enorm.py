@@ -221,28 +221,34 @@ def test_extreme_weights_stay_finite() -> None:
     assert worst(outputs(model, x), before) < 1e-5
 
 
-def test_a_wrong_cycle_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests above do fail if a weight is off by 1 %, or the state stays behind."""
-    model = build("fc15")
+@pytest.mark.parametrize("name", ["fc15", "cifar_nv"])
+@pytest.mark.parametrize("wrong", ["weights", "biases"])
+def test_a_wrong_step_is_seen(name: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests above do fail if one layer is off by 1 %, or biases stay behind."""
+    model = build(name)
     x = images().double()
     optimizer = momentum(model)
     enorm = graphnorm.ENorm(model, optimizer, x)
     train_step(model, optimizer, x)
     before = outputs(model, x)
-    right = Scaling.apply
+    if wrong == "biases":
+        monkeypatch.setattr(Scaling, "apply", lambda self, values: None)
+    else:
+        right = Cycle._multiply
 
-    def wrong(self: Scaling, values: Tensor) -> None:
-        right(self, values)
-        self.views[0].mul_(1.01)
+        def off(self: Cycle, sides: Any, masses: Any, z: Tensor) -> None:
+            right(self, sides, masses, z)
+            if (0, 0) in sides:
+                masses[0].mul_(1.01)
 
-    monkeypatch.setattr(Scaling, "apply", wrong)
+        monkeypatch.setattr(Cycle, "_multiply", off)
     enorm.step()
     assert worst(outputs(model, x), before) > 1e-4
 
 
-def test_a_cycle_that_raises_the_energy_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_raises_the_energy_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("fc15")
-    enorm = graphnorm.ENorm(model, momentum(model), images().double())
+    enorm = graphnorm.ENorm(model, momentum(model), images().double(), cycles=2)
     right = Cycle.run
     monkeypatch.setattr(Cycle, "run", lambda self, *a, **k: -right(self, *a, **k))
     energy = enorm.energy()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from graphnorm.training.cycle import Counted, Cycle
+from graphnorm.training.cycle import Cycle, live_matrices
 from graphnorm.training.forms import Forms, Integers
 from graphnorm.training.layout import layout_of
+from graphnorm.training.masses import powers
 from graphnorm.training.parts import Part
 from graphnorm.training.scaling import Job, Scaling
+from graphnorm.training.schedule import Counted, pair_of
 from graphnorm.training.shards import mesh_of, shard_of, summed_over
 
 Moving = tuple[str, Tensor, float]
@@ -30,6 +32,7 @@ class CompiledStep:
         p: exponent of the norm.
         c: asymmetry.
         order: see `Cycle`.
+        cycles: sweeps per step.
     """
 
     def __init__(
@@ -42,12 +45,15 @@ class CompiledStep:
         p: float,
         c: float,
         order: str,
+        cycles: int,
     ) -> None:
-        self.p = p
+        self.p, self.cycles = p, cycles
+        self._weights = weights
         self.device = next((tensor.device for tensor in weights.values()), torch.device("cpu"))
         self.mesh = mesh_of(weights.items())
         self._sources: list[Tensor] = []
-        self._buffers: list[Tensor] = []
+        self._buffers: dict[int, Tensor] = {}
+        self._matrices: list[Part] = []
         counted = []
         by_weight: dict[str, list[Part]] = {}
         for part in parts:
@@ -55,24 +61,41 @@ class CompiledStep:
             if part.counted:
                 item = self._count(part, weights[part.weight], c ** (p * part.layers))
                 counted += [] if item is None else [item]
-        self.cycle = Cycle(forms, groups, counted, p, order, self.device, summed_over(self.mesh))
-        self.scaling = Scaling(self._jobs(by_weight, moving), self.device)
+        live = live_matrices(forms, groups, counted) if cycles == 1 else set()
+        live = {number for number in live if self._sources[number].dtype in (torch.float32, torch.float64)}
+        total = summed_over(self.mesh)
+        pairs = [pair_of(part) for part in parts if part.counted]
+        self.cycle = Cycle(forms, groups, counted, pairs, p, order, self.device, total, live)
+        done = {id(self._matrices[number]) for number in live}
+        self.scaling = Scaling(self._jobs(by_weight, moving, done), self.device)
 
-    def masses(self) -> list[Tensor]:
-        """|w|^p of each counted matrix."""
-        for source, buffer in zip(self._sources, self._buffers, strict=True):
-            matrix = buffer.view(source.shape)
-            if self.p == 2.0 and source.dtype == buffer.dtype:
-                torch.mul(source, source, out=matrix)
-                continue
-            matrix.copy_(source)
-            if self.p == 2.0:
-                matrix.square_()
-            elif self.p == 1.0:
-                matrix.abs_()
-            else:
-                matrix.abs_().pow_(self.p)
-        return self._buffers
+    def run(self, limit: float | None = None) -> None:
+        """One step; `limit` bounds the log-scale of a variable."""
+        matrices = [
+            source if number in self.cycle.live else self._powers(number, source)
+            for number, source in enumerate(self._sources)
+        ]
+        z = self.cycle.run(matrices, self.cycles, limit)
+        self.scaling.apply(self.cycle.evaluate(z))
+
+    def energy(self) -> float:
+        """sum lambda |w|^p over the counted matrices of all processes."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for item, source in zip(self.cycle.counted, self._sources, strict=True):
+            if item.mine:
+                total += item.weight * powers(source, self.p).sum(dtype=torch.float64)
+        if self.cycle.total is not None:
+            self.cycle.total(total)
+        return float(total)
+
+    def _powers(self, number: int, source: Tensor) -> Tensor:
+        """|w|^p as a matrix, in a buffer that is kept."""
+        buffer = self._buffers.get(number)
+        if buffer is None:
+            wide = torch.promote_types(source.dtype, torch.float32)
+            buffer = self._buffers[number] = torch.empty(source.shape, dtype=wide, device=source.device)
+        layout = self.cycle.counted[number].layout
+        return powers(source, self.p, buffer).view(len(layout.rows), len(layout.columns))
 
     def _count(self, part: Part, tensor: Tensor, weight: float) -> Counted | None:
         shard = shard_of(part.weight, tensor, self.mesh)
@@ -82,20 +105,19 @@ class CompiledStep:
         layout = layout_of(own, shard.local)
         if not (layout.rows.any() or layout.columns.any()):
             return None
-        source = layout.view(shard.local)
-        wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-        self._sources.append(source)
-        self._buffers.append(
-            torch.empty(len(layout.rows), len(layout.columns), dtype=wide, device=tensor.device)
-        )
+        self._sources.append(layout.view(shard.local))
+        self._matrices.append(part)
         return Counted(layout, weight, shard.first)
 
-    def _jobs(self, parts: Mapping[str, Sequence[Part]], moving: Iterable[Moving]) -> list[Job]:
+    def _jobs(
+        self, parts: Mapping[str, Sequence[Part]], moving: Iterable[Moving], done: Collection[int]
+    ) -> list[Job]:
+        """All multiplications but those of the model's own live matrices."""
         jobs = []
         for name, tensor, exponent in moving:
             shard = shard_of(name, tensor, self.mesh)
             for part in parts[name]:
                 own = part.within(shard.window)
-                if own is not None:
+                if own is not None and not (tensor is self._weights[name] and id(part) in done):
                     jobs.append(Job(shard.local, layout_of(own, shard.local), exponent))
         return jobs

@@ -10,34 +10,27 @@ D the largest sum of |coefficients| of one exponent within the group (1 but for 
 powers).  In order "layers" each group is a stage, in network order, as in the paper.  In order "colours"
 groups that share no weight are updated together: two to four stages for any depth, the same fixed point.
 
+A matrix whose sides belong to one group each is *live* in a single cycle: it is multiplied where it lies, as
+soon as a side is known, so that plain sums of the weights themselves are all that is read.
+
 A stage is a fixed sequence of tensor operations without a look at values: it can be captured as a CUDA
 graph.  Variables without mass on one side stay where they are, steps are bounded, nothing is divided by 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor
 
 from graphnorm.training.forms import Forms, Integers
-from graphnorm.training.layout import Layout
+from graphnorm.training.masses import power_sums
+from graphnorm.training.schedule import Counted, Pair, Profiles, schedule
 
-ORDERS = ("layers", "colours")
 EXPONENT_LIMIT = 32.0  # of p |z|: exp() of it, squared, is far inside float32
-
-
-@dataclass(frozen=True)
-class Counted:
-    """A matrix of masses: its layout, its weight lambda, and whether this process counts it."""
-
-    layout: Layout
-    weight: float = 1.0
-    mine: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,21 +40,23 @@ class _Read:
     matrix: int
     axis: int  # of the entries: 0 rows, 1 columns
     part: slice
+    live: bool
     plain: bool  # in the first cycle nothing on the other side has moved yet
+    other: Tensor  # forms of the other side
 
 
 @dataclass(frozen=True)
 class _Stage:
     reads: tuple[_Read, ...]
-    others: Tensor  # forms of the other sides, of all reads
+    before: tuple[tuple[int, int], ...]  # live matrices and their sides, to be multiplied before the reads
+    after: tuple[tuple[int, int], ...]  # and when the stage's variables are known
     own: Tensor  # forms of the entries, of all reads
-    other_sizes: tuple[int, ...]
-    weight: Tensor  # log lambda of each entry
+    fresh: bool  # in the first cycle none of these has moved yet
     source: Tensor  # entry of each contribution
     target: Tensor  # place among (rising of each variable, falling of each variable)
-    share: Tensor  # |coefficient|
+    share: Tensor  # lambda |coefficient|
     variables: Tensor
-    degree: Tensor
+    rate: Tensor  # 1 / (2 p D)
 
 
 class Cycle:
@@ -70,11 +65,13 @@ class Cycle:
     Args:
         forms: the table of forms.
         groups: (variables,) channel group of each variable.
-        counted: the matrices of masses.
+        counted: the matrices of masses that this process holds.
+        pairs: the forms of all counted weights.
         p: exponent of the norm.
         order: ``layers`` or ``colours``.
         device: where the matrices lie.
         total: sums a vector over processes, in place.
+        live: numbers of the matrices that may be multiplied during a single cycle (see `live_matrices`).
     """
 
     def __init__(
@@ -82,34 +79,39 @@ class Cycle:
         forms: Forms,
         groups: Integers,
         counted: Sequence[Counted],
+        pairs: Sequence[Pair],
         p: float,
         order: str,
         device: torch.device,
         total: Callable[[Tensor], None] | None = None,
+        live: Collection[int] = (),
     ) -> None:
-        self.p = p
-        self.count = forms.count
-        self.counted = counted
-        self.total = total
-        self.device = device
+        self.p, self.count, self.counted, self.total, self.device = p, forms.count, counted, total, device
+        self.live = frozenset(live)
         self._terms, self._weights = forms.index, forms.coefficient
         self.index = torch.from_numpy(self._terms).to(device)
         self.coefficient = torch.from_numpy(self._weights).to(device)
-        batches = _schedule(self._terms, self._weights, groups, counted, order)
-        degrees = self._degrees(groups)
+        profiles = Profiles(forms, groups)
+        degrees = profiles.degrees(pairs)[groups]
+        self._sides = {
+            (number, axis): self._tensor([side], np.int64)
+            for number in self.live
+            for axis, side in enumerate((counted[number].layout.rows, counted[number].layout.columns))
+            if side.any()
+        }
         moved = np.zeros(self.count, dtype=bool)
         self.stages: list[_Stage] = []
-        for batch in batches:
+        for batch in schedule(profiles, pairs, order):
             chosen = np.isin(groups, batch)
-            self.stages.append(self._stage(chosen, moved, degrees[groups]))
+            self.stages.append(self._stage(chosen, moved, degrees))
             moved |= chosen
 
     def run(self, masses: Sequence[Tensor], cycles: int = 1, limit: float | None = None) -> Tensor:
         """Log-scales (count + 1,) after some cycles from 0; the last entry is the constant 0.
 
         Args:
-            masses: |w|^p of each counted matrix, (rows, columns).
-            cycles: sweeps over all groups.
+            masses: of each counted matrix, |w|^p (rows, columns); of a live one, w itself, which is multiplied.
+            cycles: sweeps over all groups; 1 if there are live matrices.
             limit: bound on |z| of each variable.
         """
         bound = min(EXPONENT_LIMIT / self.p, limit if limit is not None else float("inf"))
@@ -119,38 +121,52 @@ class Cycle:
                 self._update(stage, masses, z, bound, first=cycle == 0)
         return z
 
-    def evaluate(self, z: Tensor) -> Tensor:
-        """The value of every form."""
-        return (self.coefficient * z[self.index]).sum(dim=1)
+    def evaluate(self, z: Tensor, ids: Tensor | None = None) -> Tensor:
+        """The value of every form, or of some."""
+        index, coefficient = self.index, self.coefficient
+        if ids is not None:
+            index, coefficient = index[ids], coefficient[ids]
+        if index.shape[1] == 1:
+            return z[index[:, 0]].mul_(coefficient[:, 0])
+        return (coefficient * z[index]).sum(dim=1)
 
     def _update(self, stage: _Stage, masses: Sequence[Tensor], z: Tensor, bound: float, first: bool) -> None:
+        self._multiply(stage.before, masses, z)
         flows = self._flows(stage, masses, z, first)
         if self.total is not None:
             self.total(flows)
         rising, falling = flows.view(2, -1)
-        step = torch.log(falling / rising) / (2.0 * self.p * stage.degree)
-        step = torch.nan_to_num(step, nan=0.0, posinf=0.0, neginf=0.0)  # dead on one side: left alone
-        z[stage.variables] = (z[stage.variables] + step).clamp(-bound, bound)
+        step = torch.log_(falling / rising).mul_(stage.rate)
+        step = torch.nan_to_num_(step, nan=0.0, posinf=0.0, neginf=0.0)  # dead on one side: left alone
+        if not stage.fresh or not first:
+            step += z[stage.variables]
+        z[stage.variables] = step.clamp_(-bound, bound)
+        self._multiply(stage.after, masses, z)
+
+    def _multiply(self, sides: Sequence[tuple[int, int]], masses: Sequence[Tensor], z: Tensor) -> None:
+        for number, axis in sides:
+            factor = torch.exp_(self.evaluate(z, self._sides[number, axis])).to(masses[number].dtype)
+            masses[number].mul_(factor[:, None] if axis == 0 else factor)
 
     def _flows(self, stage: _Stage, masses: Sequence[Tensor], z: Tensor, first: bool) -> Tensor:
         """Masses that grow with each variable of a stage, then those that shrink."""
-        values = self.p * self.evaluate(z)
-        others = torch.exp(values[stage.others]).split(stage.other_sizes)
-        sums = []
-        for read, factor in zip(stage.reads, others, strict=True):
-            mass = masses[read.matrix]
-            mass = mass[read.part] if read.axis == 0 else mass[:, read.part]
-            if first and read.plain:
-                sums.append(mass.sum(dim=1 - read.axis, dtype=torch.float64))
-            elif read.axis == 0:
-                sums.append((mass @ factor.to(mass.dtype)).double())
-            else:
-                sums.append((factor.to(mass.dtype) @ mass).double())
         flows = torch.zeros(2 * len(stage.variables), dtype=torch.float64, device=self.device)
+        sums = [self._sum(read, masses[read.matrix], z, first) for read in stage.reads]
         if sums:
-            mass = torch.cat(sums) * torch.exp(values[stage.own] + stage.weight)
-            flows.index_add_(0, stage.target, mass[stage.source] * stage.share)
+            mass = torch.cat(sums).double()
+            if not (first and stage.fresh):
+                mass *= torch.exp(self.p * self.evaluate(z, stage.own))
+            flows.index_add_(0, stage.target, mass[stage.source].mul_(stage.share))
         return flows
+
+    def _sum(self, read: _Read, mass: Tensor, z: Tensor, first: bool) -> Tensor:
+        if read.live:
+            return power_sums(mass, read.axis, self.p)
+        mass = mass[read.part] if read.axis == 0 else mass[:, read.part]
+        if first and read.plain:
+            return mass.sum(dim=1 - read.axis)
+        factor = torch.exp(self.p * self.evaluate(z, read.other)).to(mass.dtype)
+        return mass @ factor if read.axis == 0 else factor @ mass
 
     def _stage(self, chosen: np.ndarray, moved: np.ndarray, degrees: np.ndarray) -> _Stage:
         variables = np.flatnonzero(chosen)
@@ -158,8 +174,8 @@ class Cycle:
         place[variables] = np.arange(len(variables))
         live = (place[self._terms] >= 0) & (self._weights != 0)
         stale = (np.append(moved, False)[self._terms] & (self._weights != 0)).any(axis=1)
-        reads, others, own, weight = [], [], [], []
-        source, target, share = [], [], []
+        reads, own, source, target, share = [], [], [], [], []
+        before, after = [], []
         offset = 0
         for number, item in enumerate(self.counted):
             if not item.mine:
@@ -169,66 +185,49 @@ class Cycle:
                 hit = np.flatnonzero(live[side].any(axis=1))
                 if not len(hit):
                     continue
+                if number in self.live:
+                    hit = np.arange(len(side))
+                    if stale[other].any():
+                        before.append((number, 1 - axis))
+                    if stale[other].any() or not other.any():
+                        after.append((number, axis))
                 part = slice(int(hit[0]), int(hit[-1]) + 1)
-                reads.append(_Read(number, axis, part, not stale[other].any() and not stale[side].any()))
-                others.append(other)
+                plain = not stale[other].any()
+                ids = self._tensor([other], np.int64)
+                reads.append(_Read(number, axis, part, number in self.live, plain, ids))
                 own.append(side[part])
-                weight.append(np.full(part.stop - part.start, np.log(item.weight)))
                 entry, term = np.nonzero(live[side[part]])
                 coefficient = self._weights[side[part]][entry, term]
+                falls = len(variables) * (coefficient < 0)
                 source.append(entry + offset)
-                target.append(
-                    place[self._terms[side[part]][entry, term]] + len(variables) * (coefficient < 0)
-                )
-                share.append(np.abs(coefficient))
+                target.append(place[self._terms[side[part]][entry, term]] + falls)
+                share.append(item.weight * np.abs(coefficient))
                 offset += part.stop - part.start
         return _Stage(
-            reads=tuple(reads),
-            others=self._tensor(others, np.int64),
+            tuple(reads),
+            tuple(before),
+            tuple(after),
             own=self._tensor(own, np.int64),
-            other_sizes=tuple(len(other) for other in others),
-            weight=self._tensor(weight, np.float64),
+            fresh=not any(stale[ids].any() for ids in own) and not moved[variables].any(),
             source=self._tensor(source, np.int64),
             target=self._tensor(target, np.int64),
             share=self._tensor(share, np.float64),
             variables=torch.from_numpy(variables).to(self.device),
-            degree=torch.from_numpy(degrees[variables]).to(self.device),
+            rate=torch.from_numpy(0.5 / (self.p * degrees[variables])).to(self.device),
         )
 
     def _tensor(self, arrays: Sequence[np.ndarray], dtype: type) -> Tensor:
         joined = np.concatenate([np.empty(0, dtype=dtype), *arrays]).astype(dtype)
         return torch.from_numpy(joined).to(self.device)
 
-    def _degrees(self, groups: Integers) -> np.ndarray:
-        """Per group, the largest sum of |coefficients| in one exponent."""
-        count = int(groups.max(initial=-1)) + 1
-        of_form = np.zeros((len(self._terms), count + 1))
-        rows = np.arange(len(self._terms))[:, None]
-        np.add.at(of_form, (rows, np.append(groups, count)[self._terms]), np.abs(self._weights))
-        degree = np.ones(count + 1)
-        for item in self.counted:
-            both = [of_form[np.unique(side)].max(axis=0) for side in (item.layout.rows, item.layout.columns)]
-            degree = np.maximum(degree, both[0] + both[1])
-        return degree[:count]
 
-
-def _schedule(
-    terms: Integers, weights: np.ndarray, groups: Integers, counted: Sequence[Counted], order: str
-) -> list[list[int]]:
-    """Which groups are updated together, in order; groups without a counted weight are left out."""
-    of_term = np.append(groups, -1)[np.where(weights != 0, terms, len(groups))]
-    graph = nx.Graph()
-    for item in counted:
-        pair = [np.unique(of_term[np.unique(side)], axis=0) for side in (item.layout.rows, item.layout.columns)]
-        for row in pair[0]:
-            for column in pair[1]:
-                present = sorted({int(g) for g in (*row, *column) if g >= 0})
-                graph.add_nodes_from(present)
-                graph.add_edges_from((a, b) for i, a in enumerate(present) for b in present[i + 1 :])
-    if order == "layers":
-        return [[group] for group in sorted(graph.nodes)]
-    colour = nx.greedy_color(graph, strategy=lambda g, _: sorted(g.nodes))
-    stages: list[list[int]] = [[] for _ in range(max(colour.values(), default=-1) + 1)]
-    for group in sorted(colour):
-        stages[colour[group]].append(group)
-    return stages
+def live_matrices(forms: Forms, groups: Integers, counted: Sequence[Counted]) -> set[int]:
+    """Matrices whose rows move with one group and whose columns with another (or not at all)."""
+    profiles = Profiles(forms, groups)
+    found = set()
+    for number, item in enumerate(counted):
+        rows, columns = (profiles.of(side) for side in (item.layout.rows, item.layout.columns))
+        flat = len(item.layout.sizes[0]) == len(item.layout.sizes[1]) == 1
+        if item.mine and flat and len(rows) <= 1 and len(columns) <= 1 and rows != columns:
+            found.add(number)
+    return found

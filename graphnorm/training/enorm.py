@@ -18,9 +18,10 @@ from torch.optim import Optimizer
 
 from graphnorm.errors import InputError
 from graphnorm.training.compiled import CompiledStep, Moving
-from graphnorm.training.cycle import ORDERS
+
 from graphnorm.training.forms import Forms
 from graphnorm.training.parts import cut_into_parts
+from graphnorm.training.schedule import ORDERS
 from graphnorm.training.state import StateTable, parameters_of
 from graphnorm.training.symmetry import Symmetries, find_symmetries
 from graphnorm.training.weights import Weights, plain_module
@@ -169,24 +170,12 @@ class ENorm:
         compiled = self._compile()
         limit = self.options.max_coefficient
         with torch.autocast(compiled.device.type, enabled=False):
-            z = compiled.cycle.run(
-                compiled.masses(),
-                self.options.cycles,
-                None if limit is None else math.log(limit),
-            )
-            compiled.scaling.apply(compiled.cycle.evaluate(z))
+            compiled.run(None if limit is None else math.log(limit))
 
     @torch.no_grad()
     def energy(self) -> float:
         """Phi: the sum of lambda |w|^p over the weights that the objective counts and that may move."""
-        compiled = self._compile()
-        total = torch.zeros((), dtype=torch.float64, device=compiled.device)
-        for item, mass in zip(compiled.cycle.counted, compiled.masses(), strict=True):
-            if item.mine:
-                total += item.weight * mass.sum(dtype=torch.float64)
-        if compiled.cycle.total is not None:
-            compiled.cycle.total(total)
-        return float(total)
+        return self._compile().energy()
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to resume exactly: the number of calls, and the options."""
@@ -262,6 +251,7 @@ class ENorm:
             options.p,
             options.c,
             options.order,
+            options.cycles,
         )
         self._compiled = (marks, made)
         return made

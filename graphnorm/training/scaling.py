@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphnorm.training.layout import Layout
 
-CHUNK = 1 << 16  # entries: between the row and the column factors a block stays in a core's cache
+CHUNK = 1 << 18  # entries: between the row and the column factors a block stays in a core's cache
 
 
 @dataclass(frozen=True)
