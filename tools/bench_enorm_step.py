@@ -43,6 +43,7 @@ NETWORKS: dict[str, tuple[Make, tuple[int, ...]]] = {
 }
 CHAINS = ("fc15", "cifar_nv")
 FLUSH = 1 << 26  # bytes
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def layered(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
@@ -77,7 +78,9 @@ def training(model: nn.Module, x: Tensor) -> Callable[[], None]:
     return step
 
 
-def measure(name: str, repeat: int, batch: int, every: int, order: str, progress: Progress) -> dict[str, float]:
+def measure(
+    name: str, repeat: int, batch: int, every: int, order: str, clock: Callable[[], float], progress: Progress
+) -> dict[str, float]:
     torch.manual_seed(0)
     make, size = NETWORKS[name]
     x = torch.randn(batch, *size)
@@ -112,9 +115,9 @@ def measure(name: str, repeat: int, batch: int, every: int, order: str, progress
         for key, (action, cold) in (fast if turn < repeat else slow).items():
             if cold:
                 flush.add_(1.0)
-            start = time.perf_counter()
+            start = clock()
             action()
-            found.setdefault(key, []).append(1e3 * (time.perf_counter() - start))
+            found.setdefault(key, []).append(1e3 * (clock() - start))
         progress.advance(task)
     return {key: statistics.median(times[1:] or times) for key, times in found.items()} | {
         "parameters": float(sum(p.numel() for p in model.parameters()))
@@ -128,13 +131,14 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=3, help="turns of forward and backward")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--order", default="layers", choices=("layers", "colours"))
+    parser.add_argument("--clock", default="wall", choices=list(CLOCKS), help="cpu: on a machine that others use")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {}
     with Progress() as progress:
         for name in options.network:
             results[name] = measure(
-                name, options.repeat, options.batch, options.every, options.order, progress
+                name, options.repeat, options.batch, options.every, options.order, CLOCKS[options.clock], progress
             )
     show(results)
     if options.json:

@@ -89,7 +89,7 @@ class Cycle:
         self.p, self.count, self.counted, self.total, self.device = p, forms.count, counted, total, device
         self.live = frozenset(live)
         self._terms, self._weights = forms.index, forms.coefficient
-        self.index = torch.from_numpy(self._terms).to(device)
+        self.index = torch.from_numpy(self._terms.ravel()).to(device)
         self.coefficient = torch.from_numpy(self._weights).to(device)
         profiles = Profiles(forms, groups)
         degrees = profiles.degrees(pairs)[groups]
@@ -123,12 +123,8 @@ class Cycle:
 
     def evaluate(self, z: Tensor, ids: Tensor | None = None) -> Tensor:
         """The value of every form, or of some."""
-        index, coefficient = self.index, self.coefficient
-        if ids is not None:
-            index, coefficient = index[ids], coefficient[ids]
-        if index.shape[1] == 1:
-            return z[index[:, 0]].mul_(coefficient[:, 0])
-        return (coefficient * z[index]).sum(dim=1)
+        values = z.index_select(0, self.index).view_as(self.coefficient).mul_(self.coefficient).sum(dim=1)
+        return values if ids is None else values.index_select(0, ids)
 
     def _update(self, stage: _Stage, masses: Sequence[Tensor], z: Tensor, bound: float, first: bool) -> None:
         self._multiply(stage.before, masses, z)
@@ -139,8 +135,8 @@ class Cycle:
         step = torch.log_(falling / rising).mul_(stage.rate)
         step = torch.nan_to_num_(step, nan=0.0, posinf=0.0, neginf=0.0)  # dead on one side: left alone
         if not stage.fresh or not first:
-            step += z[stage.variables]
-        z[stage.variables] = step.clamp_(-bound, bound)
+            step += z.index_select(0, stage.variables)
+        z.index_copy_(0, stage.variables, step.clamp_(-bound, bound))
         self._multiply(stage.after, masses, z)
 
     def _multiply(self, sides: Sequence[tuple[int, int]], masses: Sequence[Tensor], z: Tensor) -> None:
@@ -156,7 +152,7 @@ class Cycle:
             mass = torch.cat(sums).double()
             if not (first and stage.fresh):
                 mass *= torch.exp(self.p * self.evaluate(z, stage.own))
-            flows.index_add_(0, stage.target, mass[stage.source].mul_(stage.share))
+            flows.index_add_(0, stage.target, mass.index_select(0, stage.source).mul_(stage.share))
         return flows
 
     def _sum(self, read: _Read, mass: Tensor, z: Tensor, first: bool) -> Tensor:
