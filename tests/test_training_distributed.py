@@ -19,7 +19,9 @@ from tests.training_cases import momentum
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_processes(world: int, folder: Path, environment: dict[str, str] | None = None) -> list[tuple[int, str]]:
+def run_processes(
+    world: int, folder: Path, environment: dict[str, str] | None = None
+) -> list[tuple[int, str]]:
     command = [sys.executable, "-m", "tests.training_processes"]
     processes = [
         subprocess.Popen(

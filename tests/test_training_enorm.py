@@ -32,7 +32,9 @@ def test_function_is_kept_at_each_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["fc15", "resnet18_bn", "resnet18_c", "cifar_nv", "vit"])
 @pytest.mark.parametrize("order", ["layers", "colours"])
-def test_training_takes_the_same_way_in_function_space_if_the_state_moves_along(name: str, order: str) -> None:
+def test_training_takes_the_same_way_in_function_space_if_the_state_moves_along(
+    name: str, order: str
+) -> None:
     """A step with rate 0 after a rescaling: momentum applied to moved weights is momentum moved."""
     model = build(name)
     x = images().double()
@@ -113,7 +115,10 @@ def test_the_last_hidden_layer_is_balanced() -> None:
     model = build("fc15")
     graphnorm.ENorm(model, momentum(model), images().double(), cycles=800).step()
     torch.testing.assert_close(
-        model[-3].weight.square().sum(1), model[-1].weight.square().sum(0), rtol=1e-5, atol=0  # type: ignore[index]
+        model[-3].weight.square().sum(1),
+        model[-1].weight.square().sum(0),
+        rtol=1e-5,
+        atol=0,  # type: ignore[index]
     )
 
 
@@ -185,7 +190,9 @@ def test_dead_neurons_and_zero_layers_are_left_alone() -> None:
 
 def test_biases_at_any_depth_stay_finite() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(*[m for _ in range(40) for m in (nn.Linear(8, 8), nn.ReLU())], nn.Linear(8, 2)).double()
+    model = nn.Sequential(
+        *[m for _ in range(40) for m in (nn.Linear(8, 8), nn.ReLU())], nn.Linear(8, 2)
+    ).double()
     x = torch.randn(5, 8).double()
     optimizer = momentum(model, lr=0.5)
     enorm = graphnorm.ENorm(model, optimizer, x)

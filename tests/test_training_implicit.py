@@ -59,7 +59,9 @@ def test_the_penalty_is_the_norm_of_the_effective_weights() -> None:
 
 def test_the_data_term_leaves_the_log_scales_alone_and_the_penalty_balances() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)).double()
+    model = nn.Sequential(
+        nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)
+    ).double()
     x = torch.randn(5, 6).double()
     explicit = copy.deepcopy(model)
     implicit = graphnorm.ImplicitENorm(model, x)

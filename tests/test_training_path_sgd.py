@@ -55,7 +55,10 @@ def test_the_function_takes_the_same_way_from_a_rescaled_start(name: str, moment
     x = torch.randn(5, 3).double() if name == "mlp" else images(2).double()
     other = rescaled(model, x)
     assert worst([other(x)], [model(x)]) < 1e-10
-    assert max(float((p / q).abs().max()) for p, q in zip(model.parameters(), other.parameters(), strict=True)) > 2
+    assert (
+        max(float((p / q).abs().max()) for p, q in zip(model.parameters(), other.parameters(), strict=True))
+        > 2
+    )
     rates = [graphnorm.PathSGD(net, x, lr=1e-2, momentum=momentum) for net in (model, other)]
     first = model(x).detach()
     for _ in range(5):

@@ -36,9 +36,7 @@ class Lion(Optimizer):
 
 def mlp(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)
-    ).double()
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)).double()
 
 
 Make = Callable[[Any], Optimizer]
@@ -102,7 +100,9 @@ def test_state_is_what_it_would_be_with_all_gradients_taken_at_the_new_weights(n
         for key, value in optimizer.state[p].items():
             if key == "ax":
                 continue  # an average of weights, not of gradients
-            torch.testing.assert_close(value, fresh.state[q][key], rtol=1e-9, atol=1e-25, msg=lambda m, k=key: f"{k}: {m}")
+            torch.testing.assert_close(
+                value, fresh.state[q][key], rtol=1e-9, atol=1e-25, msg=lambda m, k=key: f"{k}: {m}"
+            )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -196,7 +196,11 @@ def test_thawing_and_changing_modes_are_noticed() -> None:
 def test_parameter_groups_and_several_optimizers() -> None:
     model = mlp()
     x = torch.randn(5, 6).double()
-    one = torch.optim.SGD([{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters()}], lr=0.01, momentum=0.9)
+    one = torch.optim.SGD(
+        [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters()}],
+        lr=0.01,
+        momentum=0.9,
+    )
     two = torch.optim.AdamW(model[4].parameters())
     enorm = graphnorm.ENorm(model, [one, two], x)
     for _ in range(3):

@@ -43,12 +43,12 @@ def test_weights_in_any_memory_order() -> None:
     before = outputs(model, x)
     graphnorm.ENorm(model, optimizer, x).step()
     assert worst(outputs(model, x), before) < 1e-12
-    torch.testing.assert_close(
-        model[0].weight * optimizer.state[model[0].weight]["momentum_buffer"], product
-    )
+    torch.testing.assert_close(model[0].weight * optimizer.state[model[0].weight]["momentum_buffer"], product)
 
 
-@pytest.mark.parametrize("axes", [((0,), (1,)), ((1,), (0,)), ((0,), (2,)), ((1,), (0, 2)), ((2,), ()), ((0, 2), (1,))])
+@pytest.mark.parametrize(
+    "axes", [((0,), (1,)), ((1,), (0,)), ((0,), (2,)), ((1,), (0, 2)), ((2,), ()), ((0, 2), (1,))]
+)
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 def test_layouts_multiply_what_they_should(
     axes: tuple[tuple[int, ...], tuple[int, ...]], order: tuple[int, ...]

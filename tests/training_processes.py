@@ -48,7 +48,9 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-3, amsgrad=True)
 
 
-def train(model: nn.Module, enorm: graphnorm.ENorm, optimizer: torch.optim.Optimizer, data: list[Tensor]) -> None:
+def train(
+    model: nn.Module, enorm: graphnorm.ENorm, optimizer: torch.optim.Optimizer, data: list[Tensor]
+) -> None:
     for x in data:
         model(x).square().mean().backward()
         optimizer.step()
@@ -60,12 +62,22 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
 
-def compare(kind: str, model: nn.Module, optimizer: torch.optim.Optimizer, reference: nn.Module, other: torch.optim.Optimizer) -> None:
+def compare(
+    kind: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    reference: nn.Module,
+    other: torch.optim.Optimizer,
+) -> None:
     for (name, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(whole(p), q.detach(), rtol=1e-10, atol=1e-13, msg=lambda m, n=name: f"{kind} {n}: {m}")
+        torch.testing.assert_close(
+            whole(p), q.detach(), rtol=1e-10, atol=1e-13, msg=lambda m, n=name: f"{kind} {n}: {m}"
+        )
         for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
             one, two = whole(optimizer.state[p][key]), other.state[q][key]
-            torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-16, msg=lambda m, n=name, k=key: f"{kind} {n} {k}: {m}")
+            torch.testing.assert_close(
+                one, two, rtol=1e-9, atol=1e-16, msg=lambda m, n=name, k=key: f"{kind} {n} {k}: {m}"
+            )
 
 
 def identical(tensor: Tensor) -> bool:

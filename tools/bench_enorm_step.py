@@ -6,6 +6,7 @@ Measured in one run, each figure the median over repetitions that take turns:
 
 bare          read, scale and write of the weights and momenta that ENorm moves (``torch._foreach_mul_``)
 enorm         `ENorm.step`
+compiled      the same with ``order="colours", compile=True``
 layered       the step written layer by layer as in algorithm 1 of the paper (plain chains only)
 sgd           the optimizer's step, with momentum and weight decay
 train         forward and backward
@@ -18,6 +19,7 @@ do; ``warm``: the tensors may still lie in the cache.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -91,7 +93,10 @@ def measure(
     optimizer.step()
     gradients = {p: p.grad for p in model.parameters()}
     enorm = graphnorm.ENorm(model, optimizer, x[:2], order=order)
-    moved = [tensor for name_, tensor, _ in enorm._moving() for _ in [name_] if tensor.dtype.is_floating_point]
+    fused = graphnorm.ENorm(model, optimizer, x[:2], order="colours", compile=True)
+    moved = [
+        tensor for name_, tensor, _ in enorm._moving() for _ in [name_] if tensor.dtype.is_floating_point
+    ]
     moved = [tensor.detach() for tensor in moved if not any(tensor is g for g in gradients.values())]
 
     def sgd() -> None:
@@ -102,11 +107,16 @@ def measure(
     actions: dict[str, Callable[[], None]] = {
         "bare": lambda: torch._foreach_mul_(moved, 1.0),
         "enorm": lambda: (optimizer.zero_grad(), enorm.step())[1],
+        "compiled": lambda: (optimizer.zero_grad(), fused.step())[1],
         "sgd": sgd,
     }
     if name in CHAINS:
         actions["layered"] = layered(model, optimizer)
-    fast = {f"{key} {kind}": (action, kind == "cold") for kind in ("cold", "warm") for key, action in actions.items()}
+    fast = {
+        f"{key} {kind}": (action, kind == "cold")
+        for kind in ("cold", "warm")
+        for key, action in actions.items()
+    }
     slow = {f"train {norm}": (training(models[norm], x), False) for norm in models}
     flush = torch.zeros(FLUSH // 4)
     found: dict[str, list[float]] = {}
@@ -131,18 +141,30 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=3, help="turns of forward and backward")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--order", default="layers", choices=("layers", "colours"))
-    parser.add_argument("--clock", default="wall", choices=list(CLOCKS), help="cpu: on a machine that others use")
+    parser.add_argument(
+        "--clock", default="wall", choices=list(CLOCKS), help="cpu: on a machine that others use"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {}
     with Progress() as progress:
         for name in options.network:
             results[name] = measure(
-                name, options.repeat, options.batch, options.every, options.order, CLOCKS[options.clock], progress
+                name,
+                options.repeat,
+                options.batch,
+                options.every,
+                options.order,
+                CLOCKS[options.clock],
+                progress,
             )
     show(results)
     if options.json:
-        machine = {"machine": platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        machine = {
+            "machine": platform.processor(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
         temporary = options.json.with_suffix(".tmp")
         temporary.write_text(json.dumps({**machine, **vars(options), "json": "", "ms": results}, indent=1))
         os.replace(temporary, options.json)
@@ -153,13 +175,14 @@ def show(results: dict[str, dict[str, float]]) -> None:
     keys = list(dict.fromkeys(key for found in results.values() for key in found))
     for key in keys:
         table.add_row(key, *(f"{found[key]:.2f}" if key in found else "-" for found in results.values()))
-    for kind in ("cold", "warm"):
-        for other in ("bare", "layered", "sgd"):
-            ratios = [
-                f"{found[f'enorm {kind}'] / found[f'{other} {kind}']:.2f}" if f"{other} {kind}" in found else "-"
-                for found in results.values()
-            ]
-            table.add_row(f"enorm / {other}, {kind}", *ratios)
+    for kind, own, other in itertools.product(
+        ("cold", "warm"), ("enorm", "compiled"), ("bare", "layered", "sgd")
+    ):
+        ratios = [
+            f"{found[f'{own} {kind}'] / found[f'{other} {kind}']:.2f}" if f"{other} {kind}" in found else "-"
+            for found in results.values()
+        ]
+        table.add_row(f"{own} / {other}, {kind}", *ratios)
     Console().print(table)
 
 

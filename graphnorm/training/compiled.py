@@ -33,6 +33,7 @@ class CompiledStep:
         c: asymmetry.
         order: see `Cycle`.
         cycles: sweeps per step.
+        fused: let ``torch.compile`` fuse the passes over memory.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class CompiledStep:
         c: float,
         order: str,
         cycles: int,
+        fused: bool = False,
     ) -> None:
         self.p, self.cycles = p, cycles
         self._weights = weights
@@ -61,25 +63,28 @@ class CompiledStep:
             if part.counted:
                 item = self._count(part, weights[part.weight], c ** (p * part.layers))
                 counted += [] if item is None else [item]
-        live = live_matrices(forms, groups, counted) if cycles == 1 else set()
-        live = {number for number in live if self._sources[number].dtype in (torch.float32, torch.float64)}
+        plain = {
+            i for i, source in enumerate(self._sources) if source.dtype in (torch.float32, torch.float64)
+        }
+        live = live_matrices(forms, groups, counted) & plain if cycles == 1 and not fused else set()
+        read = {i for i in plain if self._sources[i].dim() == 2} if fused else set()
         total = summed_over(self.mesh)
         pairs = [pair_of(part) for part in parts if part.counted]
-        self.cycle = Cycle(forms, groups, counted, pairs, p, order, self.device, total, live)
+        self.cycle = Cycle(forms, groups, counted, pairs, p, order, self.device, total, live, read)
         done = {id(self._matrices[number]) for number in live}
-        self.scaling = Scaling(self._jobs(by_weight, moving, done), self.device)
+        self.scaling = Scaling(self._jobs(by_weight, moving, done), self.device, fused)
 
     def run(self, limit: float | None = None) -> None:
         """One step; `limit` bounds the log-scale of a variable."""
         matrices = [
-            source if number in self.cycle.live else self._powers(number, source)
+            source if number in self.cycle.live | self.cycle.fused else self._powers(number, source)
             for number, source in enumerate(self._sources)
         ]
         z = self.cycle.run(matrices, self.cycles, limit)
         self.scaling.apply(self.cycle.evaluate(z))
 
     def energy(self) -> float:
-        """sum lambda |w|^p over the counted matrices of all processes."""
+        """Sum lambda |w|^p over the counted matrices of all processes."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for item, source in zip(self.cycle.counted, self._sources, strict=True):
             if item.mine:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from graphnorm.training.forms import Forms, Integers
+from graphnorm.training.kernels import Sums, compiled_sums
 from graphnorm.training.masses import power_sums
 from graphnorm.training.schedule import Counted, Pair, Profiles, schedule
 
@@ -72,6 +73,7 @@ class Cycle:
         device: where the matrices lie.
         total: sums a vector over processes, in place.
         live: numbers of the matrices that may be multiplied during a single cycle (see `live_matrices`).
+        fused: numbers of the matrices that are given as weights and read by compiled functions.
     """
 
     def __init__(
@@ -85,20 +87,22 @@ class Cycle:
         device: torch.device,
         total: Callable[[Tensor], None] | None = None,
         live: Collection[int] = (),
+        fused: Collection[int] = (),
     ) -> None:
         self.p, self.count, self.counted, self.total, self.device = p, forms.count, counted, total, device
-        self.live = frozenset(live)
+        self.live, self.fused = frozenset(live), frozenset(fused)
         self._terms, self._weights = forms.index, forms.coefficient
         self.index = torch.from_numpy(self._terms.ravel()).to(device)
         self.coefficient = torch.from_numpy(self._weights).to(device)
         profiles = Profiles(forms, groups)
         degrees = profiles.degrees(pairs)[groups]
         self._sides = {
-            (number, axis): self._tensor([side], np.int64)
+            (number, axis): self._table(side)
             for number in self.live
             for axis, side in enumerate((counted[number].layout.rows, counted[number].layout.columns))
             if side.any()
         }
+        self._kernels: dict[tuple[int, bool], Sums] = {}
         moved = np.zeros(self.count, dtype=bool)
         self.stages: list[_Stage] = []
         for batch in schedule(profiles, pairs, order):
@@ -110,7 +114,8 @@ class Cycle:
         """Log-scales (count + 1,) after some cycles from 0; the last entry is the constant 0.
 
         Args:
-            masses: of each counted matrix, |w|^p (rows, columns); of a live one, w itself, which is multiplied.
+            masses: of each counted matrix, |w|^p (rows, columns); of a fused one w itself; of a live one w
+                itself, which is multiplied.
             cycles: sweeps over all groups; 1 if there are live matrices.
             limit: bound on |z| of each variable.
         """
@@ -123,7 +128,7 @@ class Cycle:
 
     def evaluate(self, z: Tensor, ids: Tensor | None = None) -> Tensor:
         """The value of every form, or of some."""
-        values = z.index_select(0, self.index).view_as(self.coefficient).mul_(self.coefficient).sum(dim=1)
+        values = _values(z, (self.index, self.coefficient))
         return values if ids is None else values.index_select(0, ids)
 
     def _update(self, stage: _Stage, masses: Sequence[Tensor], z: Tensor, bound: float, first: bool) -> None:
@@ -141,19 +146,43 @@ class Cycle:
 
     def _multiply(self, sides: Sequence[tuple[int, int]], masses: Sequence[Tensor], z: Tensor) -> None:
         for number, axis in sides:
-            factor = torch.exp_(self.evaluate(z, self._sides[number, axis])).to(masses[number].dtype)
+            factor = torch.exp_(_values(z, self._sides[number, axis])).to(masses[number].dtype)
             masses[number].mul_(factor[:, None] if axis == 0 else factor)
 
     def _flows(self, stage: _Stage, masses: Sequence[Tensor], z: Tensor, first: bool) -> Tensor:
         """Masses that grow with each variable of a stage, then those that shrink."""
         flows = torch.zeros(2 * len(stage.variables), dtype=torch.float64, device=self.device)
-        sums = [self._sum(read, masses[read.matrix], z, first) for read in stage.reads]
+        sums = self._fused_sums(stage, masses, z, first) if self.fused else {}
+        sums = [
+            self._sum(read, masses[read.matrix], z, first) if (found := sums.get(i)) is None else found
+            for i, read in enumerate(stage.reads)
+        ]
         if sums:
             mass = torch.cat(sums).double()
             if not (first and stage.fresh):
                 mass *= torch.exp(self.p * self.evaluate(z, stage.own))
             flows.index_add_(0, stage.target, mass.index_select(0, stage.source).mul_(stage.share))
         return flows
+
+    def _fused_sums(
+        self, stage: _Stage, masses: Sequence[Tensor], z: Tensor, first: bool
+    ) -> dict[int, Tensor]:
+        """The sums of all fused matrices of a stage, by read."""
+        chosen = [(i, read) for i, read in enumerate(stage.reads) if read.matrix in self.fused]
+        key = (id(stage), first)
+        if key not in self._kernels:
+            self._kernels[key] = compiled_sums([read.axis for _, read in chosen], self.p)
+        values = torch.exp_(self.p * self.evaluate(z))
+        factors = [
+            None if first and read.plain else values.index_select(0, read.other).to(masses[read.matrix].dtype)
+            for _, read in chosen
+        ]
+        matrices = [
+            masses[read.matrix][read.part] if read.axis == 0 else masses[read.matrix][:, read.part]
+            for _, read in chosen
+        ]
+        found = self._kernels[key](matrices, factors)
+        return {i: sums for (i, _), sums in zip(chosen, found, strict=True)}
 
     def _sum(self, read: _Read, mass: Tensor, z: Tensor, first: bool) -> Tensor:
         if read.live:
@@ -212,9 +241,21 @@ class Cycle:
             rate=torch.from_numpy(0.5 / (self.p * degrees[variables])).to(self.device),
         )
 
+    def _table(self, side: Integers) -> tuple[Tensor, Tensor]:
+        """Variables and coefficients of a side's forms."""
+        width = max(1, int((self._weights[side] != 0).sum(axis=1).max()))
+        index = torch.from_numpy(self._terms[side, :width].ravel()).to(self.device)
+        return index, torch.from_numpy(self._weights[side, :width]).to(self.device)
+
     def _tensor(self, arrays: Sequence[np.ndarray], dtype: type) -> Tensor:
         joined = np.concatenate([np.empty(0, dtype=dtype), *arrays]).astype(dtype)
         return torch.from_numpy(joined).to(self.device)
+
+
+def _values(z: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    index, coefficient = table
+    terms = z.index_select(0, index).view_as(coefficient).mul_(coefficient)
+    return terms.view(-1) if coefficient.shape[1] == 1 else terms.sum(dim=1)
 
 
 def live_matrices(forms: Forms, groups: Integers, counted: Sequence[Counted]) -> set[int]:

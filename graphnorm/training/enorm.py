@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 
 from graphnorm.errors import InputError
 from graphnorm.training.compiled import CompiledStep, Moving
-
 from graphnorm.training.forms import Forms
 from graphnorm.training.parts import cut_into_parts
 from graphnorm.training.schedule import ORDERS
@@ -39,6 +38,8 @@ class Options:
         order: ``layers`` (the paper's: one channel group after the other) or ``colours`` (groups that share
             no weight at once: fewer, larger operations, the same fixed point).
         max_coefficient: bound on the coefficient of a variable in one step, > 1; None: no bound.
+        compile: fuse the passes over memory with ``torch.compile`` (some seconds at the first step); best with
+            ``order="colours"``.
     """
 
     p: float = 2.0
@@ -47,6 +48,7 @@ class Options:
     every: int = 1
     order: str = "layers"
     max_coefficient: float | None = None
+    compile: bool = False
 
     def check(self) -> None:
         """Raises InputError for a value out of range."""
@@ -92,6 +94,7 @@ class ENorm:
         every: calls of ``step()`` per rescaling.
         order: ``layers`` or ``colours``.
         max_coefficient: bound per step.
+        compile: fuse by ``torch.compile``.
         kwargs: keyword inputs to trace with.
         state: state key -> exponent, for optimizers that graphnorm does not know (`training.state`).
 
@@ -111,10 +114,11 @@ class ENorm:
         *,
         order: str = "layers",
         max_coefficient: float | None = None,
+        compile: bool = False,
         kwargs: Mapping[str, Any] | None = None,
         state: Mapping[str, float] | None = None,
     ) -> None:
-        self.options = Options(p, c, cycles, every, order, max_coefficient)
+        self.options = Options(p, c, cycles, every, order, max_coefficient, compile)
         self.options.check()
         self.model = plain_module(model)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
@@ -123,7 +127,8 @@ class ENorm:
             for table in (StateTable(one, state) for one in optimizers)
             for parameter in parameters_of(table.optimizer)
         }
-        self._requires_grad = [parameter.requires_grad for parameter in self.model.parameters()]
+        self._flags = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
+        self._modules = list(self.model.modules())
         self._parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         if isinstance(example_inputs, Symmetries):
             self.symmetries = example_inputs
@@ -193,19 +198,18 @@ class ENorm:
         self._calls = int(state["calls"])
 
     def _check_unchanged(self) -> None:
-        mode = tuple(module.training for module in self.model.modules())
+        mode = tuple([module.training for module in self._modules])
         if mode not in self.symmetries.modes:
             known = self.symmetries.modes[0]
-            names = [name for name, _ in self.model.named_modules()]
-            other = next((n for n, a, b in zip(names, mode, known, strict=False) if a != b), "the model")
+            names = {id(module): name for name, module in self.model.named_modules()}
+            other = next(m for m, a, b in zip(self._modules, mode, known, strict=True) if a != b)
             raise InputError(
-                f"module {other!r} is in another mode than when the network was traced; set all modes, then "
-                "make a new ENorm"
+                f"module {names[id(other)]!r} is in another mode than when the network was traced; set all modes, "
+                "then make a new ENorm"
             )
-        for before, (name, parameter) in zip(
-            self._requires_grad, self.model.named_parameters(), strict=False
-        ):
+        for parameter, before in self._flags:
             if parameter.requires_grad != before:
+                name = next(n for n, p in self.model.named_parameters() if p is parameter)
                 raise InputError(f"{name!r}: requires_grad changed since ENorm was made; make a new ENorm")
 
     def _trained(self) -> set[str]:
@@ -252,6 +256,7 @@ class ENorm:
             options.c,
             options.order,
             options.cycles,
+            options.compile,
         )
         self._compiled = (marks, made)
         return made

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def power_sums(matrix: Tensor, axis: int, p: float) -> Tensor:
-    """sum |w|^p of each row (axis 0) or each column (axis 1)."""
+    """Sum |w|^p of each row (axis 0) or each column (axis 1)."""
     if axis == 1 and matrix.device.type == "cpu":
         if p == 2.0:  # torch's norm along the first axis is strided, NumPy's einsum runs along memory
             array = matrix.numpy()

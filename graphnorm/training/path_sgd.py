@@ -72,7 +72,7 @@ class PathSGD(Optimizer):
 
     @torch.enable_grad()
     def path_coefficients(self) -> dict[str, Tensor]:
-        """kappa of every parameter, by name: one forward and one backward pass."""
+        """Kappa of every parameter, by name: one forward and one backward pass."""
         squared = {
             name: parameter.detach().square().requires_grad_()
             for name, parameter in self._model.named_parameters()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphnorm.training.kernels import Scale, compiled_scale
 from graphnorm.training.layout import Layout
 
 CHUNK = 1 << 18  # entries: between the row and the column factors a block stays in a core's cache
@@ -28,9 +29,16 @@ class Job:
 
 
 class Scaling:
-    """The multiplications of a list of jobs; the tensors' memory must stay where it is."""
+    """The multiplications of a list of jobs; the tensors' memory must stay where it is.
 
-    def __init__(self, jobs: Sequence[Job], device: torch.device) -> None:
+    Args:
+        jobs: what to multiply.
+        device: where the tensors are.
+        fused: multiply by a compiled function, in one pass over memory, instead of a multi-tensor call.
+    """
+
+    def __init__(self, jobs: Sequence[Job], device: torch.device, fused: bool = False) -> None:
+        self._scale = compiled_scale() if fused else None
         self.views: list[Tensor] = []
         self.places: list[tuple[int, int, int, tuple[int, ...]]] = []  # table, start, stop, shape
         self.tables: list[tuple[float, torch.dtype, Tensor]] = []
@@ -56,7 +64,13 @@ class Scaling:
                 spans.append((table, start, start + len(side), shape))
                 start += len(side)
         flat = len(layout.sizes[0]) == len(layout.sizes[1]) == 1
-        if len(spans) < 2 or not flat or view.numel() <= CHUNK or view.device.type != "cpu":
+        if (
+            self._scale is not None
+            or len(spans) < 2
+            or not flat
+            or view.numel() <= CHUNK
+            or view.device.type != "cpu"
+        ):
             self.views += [view] * len(spans)
             self.places += spans
             return start
@@ -72,5 +86,20 @@ class Scaling:
         """Multiply; `values` are the log-scales of all forms, float64."""
         factors = [torch.exp(values * e).to(dtype)[ids] for e, dtype, ids in self.tables]
         pieces = [factors[table][start:stop].view(shape) for table, start, stop, shape in self.places]
-        if self.views:
+        if self._scale is not None:
+            self._fused(self._scale, pieces)
+        elif self.views:
             torch._foreach_mul_(self.views, pieces)
+
+    def _fused(self, scale: Scale, pieces: Sequence[Tensor]) -> None:
+        views: list[Tensor] = []
+        rows: list[Tensor | None] = []
+        columns: list[Tensor | None] = []
+        for view, piece in zip(self.views, pieces, strict=True):
+            if views and views[-1] is view:  # rows come first
+                columns[-1] = piece
+            else:
+                views.append(view)
+                rows.append(piece)
+                columns.append(None)
+        scale(views, rows, columns)

@@ -30,13 +30,21 @@ def load(name: str, folder: Path | None = None) -> Images:
     """
     if name == "fashion-mnist":
         folder = folder or FASHION_MNIST
-        parts = [(_idx(folder, f"{part}-images-idx3-ubyte"), _idx(folder, f"{part}-labels-idx1-ubyte")) for part in ("train", "t10k")]
+        parts = [
+            (_idx(folder, f"{part}-images-idx3-ubyte"), _idx(folder, f"{part}-labels-idx1-ubyte"))
+            for part in ("train", "t10k")
+        ]
         pairs = [(x[:, None], y) for x, y in parts]
     else:
         if folder is None:
-            raise FileNotFoundError("give --data, the folder of CIFAR-10's binary version (data_batch_1.bin, ...)")
+            raise FileNotFoundError(
+                "give --data, the folder of CIFAR-10's binary version (data_batch_1.bin, ...)"
+            )
         train = np.concatenate([_cifar(folder / f"data_batch_{i}.bin") for i in range(1, 6)])
-        pairs = [(part[:, 1:].reshape(-1, 3, 32, 32), part[:, 0]) for part in (train, _cifar(folder / "test_batch.bin"))]
+        pairs = [
+            (part[:, 1:].reshape(-1, 3, 32, 32), part[:, 0])
+            for part in (train, _cifar(folder / "test_batch.bin"))
+        ]
     pixels = torch.from_numpy(pairs[0][0]).float()
     mean, std = pixels.mean(dim=(0, 2, 3), keepdim=True), pixels.std(dim=(0, 2, 3), keepdim=True)
     made = [

@@ -50,7 +50,10 @@ def count(name: str) -> tuple[float, float, float]:
     blocks, bottleneck = BLOCKS[name]
     x = torch.zeros(2, 3, 224, 224)
     with torch.device("cpu"):
-        entries = {norm: normalised_entries(ResNet(blocks, bottleneck, norm).train(), x) for norm in ("batch", "group")}
+        entries = {
+            norm: normalised_entries(ResNet(blocks, bottleneck, norm).train(), x)
+            for norm in ("batch", "group")
+        }
         own = balanced_weights(ResNet(blocks, bottleneck, "none"), x)
     return own / 1e6, 256 * entries["batch"] / 1e6, 16 * entries["group"] / 1e6
 

@@ -30,9 +30,7 @@ SIZES = {"fc20": (1, 28, 28), "resnet18_c": (3, 32, 32)}
 
 def energies(model: nn.Module) -> dict[str, float]:
     return {
-        name: float(p.detach().double().square().sum())
-        for name, p in model.named_parameters()
-        if p.dim() > 1
+        name: float(p.detach().double().square().sum()) for name, p in model.named_parameters() if p.dim() > 1
     }
 
 
@@ -65,7 +63,9 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     for (upper, lower), run in zip(axes.T, found, strict=True):
         for cycle, energy in run["layers"].items():
             upper.plot(list(energy.values()), "o", ms=3, label=f"{cycle} cycles")
-        upper.set(title=f"{run['network']}, c = {run['c']:g}", xlabel="layer", ylabel="sum of squares", yscale="log")
+        upper.set(
+            title=f"{run['network']}, c = {run['c']:g}", xlabel="layer", ylabel="sum of squares", yscale="log"
+        )
         upper.legend(fontsize=7)
         lower.plot([v / run["objective"][0] for v in run["objective"]])
         lower.set(xlabel="cycle", ylabel="objective / initial")

@@ -66,7 +66,9 @@ class Loop:
         else:
             self.optimizer = torch.optim.SGD(model.parameters(), rate, momentum, weight_decay=decay)
         if self.method.startswith("enorm"):
-            self.enorm = graphnorm.ENorm(model, self.optimizer, example, c=float(self.method.partition("-")[2]))
+            self.enorm = graphnorm.ENorm(
+                model, self.optimizer, example, c=float(self.method.partition("-")[2])
+            )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def step(self, x: Tensor, y: Tensor, left: float) -> float:
@@ -82,7 +84,9 @@ class Loop:
         return float(loss.detach())
 
 
-def run(settings: dict[str, Any], images: Images, device: str, progress: Progress, task: TaskID) -> dict[str, Any]:
+def run(
+    settings: dict[str, Any], images: Images, device: str, progress: Progress, task: TaskID
+) -> dict[str, Any]:
     torch.manual_seed(settings["seed"])
     model = build(settings, images).to(device).train()
     x, y = (part[: settings["train"]].to(device) for part in images.train)
@@ -112,13 +116,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--network", default="fc", choices=("fc", "cifar-nv"))
     parser.add_argument("--layers", nargs="+", type=int, default=[13], help="intermediate layers (fc)")
-    parser.add_argument("--methods", nargs="+", default=["baseline", "bn", "enorm-1", "enorm-1.2"], choices=METHODS)
+    parser.add_argument(
+        "--methods", nargs="+", default=["baseline", "bn", "enorm-1", "enorm-1.2"], choices=METHODS
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--batch", nargs="+", type=int, default=[64])
     parser.add_argument("--momentum", nargs="+", type=float, default=[0.0])
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=1e-3)
-    parser.add_argument("--path-every", type=int, default=1, help="steps per computation of path coefficients")
+    parser.add_argument(
+        "--path-every", type=int, default=1, help="steps per computation of path coefficients"
+    )
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--train", type=int, default=60000, help="training images used")
     parser.add_argument("--dataset", default="fashion-mnist", choices=("fashion-mnist", "cifar10"))
@@ -127,7 +135,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/enorm_training.json"))
     options = parser.parse_args()
     results, images = Results(options.out), load(options.dataset, options.data)
-    grid = list(itertools.product(options.layers, options.batch, options.momentum, options.seeds, options.methods))
+    grid = list(
+        itertools.product(options.layers, options.batch, options.momentum, options.seeds, options.methods)
+    )
     with Progress() as progress:
         whole, one = progress.add_task("runs", total=len(grid)), progress.add_task("steps")
         for layers, batch, momentum, seed, method in grid:
@@ -142,7 +152,9 @@ def main() -> None:
                 results.add(settings, run(settings, images, options.device, progress, one))
             progress.advance(whole)
     table = Table("network", "layers", "batch", "momentum", "method", "accuracy %", "runs")
-    for key, (mean, deviation, count) in results.table(("network", "layers", "batch", "momentum", "method"), "accuracy").items():
+    for key, (mean, deviation, count) in results.table(
+        ("network", "layers", "batch", "momentum", "method"), "accuracy"
+    ).items():
         table.add_row(*map(str, key), f"{mean:.2f} ± {deviation:.2f}", str(count))
     Console().print(table)
 
