@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -71,12 +72,12 @@ def reference_cycle(model: nn.Sequential, c: float, p: float) -> None:
     """Algorithm 1 of the paper, layer by layer, with d = sqrt(R / (c L))."""
     layers = [m for m in model if isinstance(m, nn.Linear)]
     with torch.no_grad():
-        for one, two in zip(layers[:-1], layers[1:], strict=True):
+        for one, two in itertools.pairwise(layers):
             left = one.weight.abs().pow(p).sum(dim=1) ** (1 / p)
             right = two.weight.abs().pow(p).sum(dim=0) ** (1 / p)
             d = torch.sqrt(right / (c * left))
             one.weight *= d[:, None]
-            one.bias *= d
+            one.bias.mul_(d)
             two.weight /= d
 
 
@@ -103,12 +104,12 @@ def test_p_counts_for_convolutions() -> None:
         enorm.step()
         for one, two in zip(model.parameters(), model2.parameters(), strict=True):
             torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-9)  # the fixed point
-        first, second = model.features[0].weight, model.features[2].weight  # type: ignore[union-attr, index]
-        into = first.abs().pow(p).sum(dim=(1, 2, 3))  # type: ignore[union-attr, operator]
-        out = second.abs().pow(p).sum(dim=(0, 2, 3))  # type: ignore[union-attr, operator]
+        first, second = model.features[0].weight, model.features[2].weight
+        into = first.abs().pow(p).sum(dim=(1, 2, 3))
+        out = second.abs().pow(p).sum(dim=(0, 2, 3))
         torch.testing.assert_close(into, out, rtol=1e-5, atol=0)
         results.append(first)
-    assert not torch.allclose(results[0], results[1])  # type: ignore[arg-type]
+    assert not torch.allclose(results[0], results[1])
 
 
 def test_the_last_hidden_layer_is_balanced() -> None:
@@ -118,7 +119,7 @@ def test_the_last_hidden_layer_is_balanced() -> None:
         model[-3].weight.square().sum(1),
         model[-1].weight.square().sum(0),
         rtol=1e-5,
-        atol=0,  # type: ignore[index]
+        atol=0,
     )
 
 
@@ -141,7 +142,7 @@ def test_training_mode_batch_norm_pins_its_input_and_frozen_ones_move_their_mean
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-            module.running_mean.normal_()  # type: ignore[union-attr]
+            module.get_buffer("running_mean").normal_()
     enorm = graphnorm.ENorm(model, momentum(model), x)
     assert any("running_mean" in name for name in enorm.symmetries.shapes)
     before = outputs(model, x)[1]
@@ -174,11 +175,11 @@ def test_what_one_mode_forbids_is_not_done() -> None:
 def test_dead_neurons_and_zero_layers_are_left_alone() -> None:
     model = build("fc15")
     with torch.no_grad():
-        model[1].weight[3] = 0.0  # type: ignore[index, operator]
-        model[3].weight[:, 5] = 0.0  # type: ignore[index, operator]
-        model[5].weight.zero_()  # type: ignore[index, operator]
+        model[1].weight[3] = 0.0
+        model[3].weight[:, 5] = 0.0
+        model[5].weight.zero_()
     x = images().double()
-    row = model[3].weight[3].clone()  # type: ignore[index, operator]
+    row = model[3].weight[3].clone()
     before = outputs(model, x)
     enorm = graphnorm.ENorm(model, momentum(model), x, cycles=5)
     for _ in range(20):
@@ -190,7 +191,7 @@ def test_dead_neurons_and_zero_layers_are_left_alone() -> None:
 
 def test_biases_at_any_depth_stay_finite() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         *[m for _ in range(40) for m in (nn.Linear(8, 8), nn.ReLU())], nn.Linear(8, 2)
     ).double()
     x = torch.randn(5, 8).double()
@@ -206,7 +207,7 @@ def test_biases_at_any_depth_stay_finite() -> None:
 
 def test_coefficients_are_bounded_when_asked() -> None:
     x = torch.randn(3, 4)
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    model: Any = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     with torch.no_grad():
         model[0].weight.mul_(1e6)
     start = model[0].weight.detach().clone()
@@ -216,7 +217,7 @@ def test_coefficients_are_bounded_when_asked() -> None:
 
 def test_extreme_weights_stay_finite() -> None:
     x = torch.randn(3, 4)
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    model: Any = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     with torch.no_grad():
         model[0].weight.mul_(1e25)  # its squares overflow
         model[2].weight.mul_(1e-25)

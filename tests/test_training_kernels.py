@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_cuda_gives_the_weights_of_the_cpu(order: str) -> None:
 @pytest.mark.gpu
 def test_the_step_is_captured_as_a_cuda_graph() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         *[m for _ in range(5) for m in (nn.Linear(32, 32), nn.ReLU())], nn.Linear(32, 4)
     ).cuda()
     other = copy.deepcopy(model)
@@ -85,7 +86,7 @@ def test_the_step_is_captured_as_a_cuda_graph() -> None:
     step = captured._compile()
     start = [p.detach().clone() for p in other.parameters()]
     with torch.no_grad():
-        side = torch.cuda.Stream()
+        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(side):
             step.run()
         torch.cuda.current_stream().wait_stream(side)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ from graphnorm.errors import InputError
 from tests.training_cases import build, images, worst
 
 
-def mlp() -> nn.Sequential:
+def mlp() -> Any:
     torch.manual_seed(2)
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model: Any = nn.Sequential(
+        nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)
+    ).double()
     for layer in (model[0], model[2], model[4]):
-        nn.init.kaiming_normal_(layer.weight)  # type: ignore[arg-type]
-        nn.init.uniform_(layer.bias, 0.1, 0.3)  # type: ignore[arg-type]
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.uniform_(layer.bias, 0.1, 0.3)
     return model
 
 
@@ -89,7 +92,7 @@ def test_it_lowers_the_loss_and_goes_with_enorm() -> None:
     losses = []
     for _ in range(60):
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
+        loss: Any = nn.functional.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         enorm.step()

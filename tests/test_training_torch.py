@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,9 @@ def test_channels_last_stays_and_gives_the_same_weights() -> None:
 def test_weights_in_any_memory_order() -> None:
     """Transposed memory, and state in another order than its weight."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    model: Any = nn.Sequential(
+        nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)
+    ).double()
     model[2].weight = nn.Parameter(torch.randn(6, 5).double().t())
     optimizer = momentum(model)
     x = torch.randn(3, 4).double()
@@ -74,7 +77,7 @@ def test_compiled_models_are_looked_through() -> None:
     x = torch.randn(4, 6)
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    model = torch.compile(plain, backend="aot_eager")
+    model: Any = torch.compile(plain, backend="aot_eager")
     optimizer = momentum(plain)
     enorm = graphnorm.ENorm(model, optimizer, x)
     for _ in range(3):
@@ -96,7 +99,7 @@ def test_autocast_and_a_gradient_scaler_with_skipped_steps() -> None:
             loss = model(x).float().log_softmax(1)[:, 0].mean()
             scaler.scale(loss).backward()
             if step == 2:
-                next(model.parameters()).grad.fill_(float("inf"))  # type: ignore[union-attr]
+                next(model.parameters()).grad.fill_(float("inf"))
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             scaler.step(optimizer)
@@ -111,7 +114,7 @@ def test_autocast_and_a_gradient_scaler_with_skipped_steps() -> None:
 
 def test_half_precision_weights_are_multiplied_in_float32() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).bfloat16()
+    model: Any = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).bfloat16()
     with torch.no_grad():
         model[0].weight.mul_(8)
     start = [p.detach().double() for p in model.parameters()]

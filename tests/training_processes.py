@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -70,14 +71,10 @@ def compare(
     other: torch.optim.Optimizer,
 ) -> None:
     for (name, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(
-            whole(p), q.detach(), rtol=1e-10, atol=1e-13, msg=lambda m, n=name: f"{kind} {n}: {m}"
-        )
+        torch.testing.assert_close(whole(p), q.detach(), rtol=1e-10, atol=1e-13, msg=f"{kind} {name}")
         for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
             one, two = whole(optimizer.state[p][key]), other.state[q][key]
-            torch.testing.assert_close(
-                one, two, rtol=1e-9, atol=1e-16, msg=lambda m, n=name, k=key: f"{kind} {n} {k}: {m}"
-            )
+            torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-16, msg=f"{kind} {name} {key}")
 
 
 def identical(tensor: Tensor) -> bool:
@@ -121,8 +118,8 @@ def main(rank: int, world: int) -> None:
     from torch.distributed.tensor import Shard
 
     for name, placement in (("inner", Shard(1)), ("one", Replicate()), ("two", Shard(0))):
-        module = mixed.get_submodule(name)
-        module.weight = nn.Parameter(distribute_tensor(module.weight.detach(), mesh, [placement]))  # type: ignore[arg-type]
+        module: Any = mixed.get_submodule(name)
+        module.weight = nn.Parameter(distribute_tensor(module.weight.detach(), mesh, [placement]))
     optimizer = optimizer_of(mixed)
     single = copy.deepcopy(model)
     graphnorm.ENorm(single, optimizer_of(single), data[0]).step()

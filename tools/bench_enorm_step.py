@@ -54,7 +54,7 @@ def layered(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], 
 
     @torch.no_grad()
     def step() -> None:
-        for one, two in zip(layers[:-1], layers[1:], strict=True):
+        for one, two in itertools.pairwise(layers):
             left = one.weight.flatten(1).norm(dim=1)
             right = two.weight.transpose(0, 1).flatten(1).norm(dim=1)
             d = torch.sqrt(right / left)

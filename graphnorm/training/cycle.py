@@ -152,9 +152,9 @@ class Cycle:
     def _flows(self, stage: _Stage, masses: Sequence[Tensor], z: Tensor, first: bool) -> Tensor:
         """Masses that grow with each variable of a stage, then those that shrink."""
         flows = torch.zeros(2 * len(stage.variables), dtype=torch.float64, device=self.device)
-        sums = self._fused_sums(stage, masses, z, first) if self.fused else {}
+        fused = self._fused_sums(stage, masses, z, first) if self.fused else {}
         sums = [
-            self._sum(read, masses[read.matrix], z, first) if (found := sums.get(i)) is None else found
+            self._sum(read, masses[read.matrix], z, first) if (found := fused.get(i)) is None else found
             for i, read in enumerate(stage.reads)
         ]
         if sums:
@@ -248,7 +248,7 @@ class Cycle:
         return index, torch.from_numpy(self._weights[side, :width]).to(self.device)
 
     def _tensor(self, arrays: Sequence[np.ndarray], dtype: type) -> Tensor:
-        joined = np.concatenate([np.empty(0, dtype=dtype), *arrays]).astype(dtype)
+        joined: np.ndarray = np.concatenate([np.empty(0, dtype=dtype), *arrays]).astype(dtype)
         return torch.from_numpy(joined).to(self.device)
 
 

@@ -38,8 +38,8 @@ class Options:
         order: ``layers`` (the paper's: one channel group after the other) or ``colours`` (groups that share
             no weight at once: fewer, larger operations, the same fixed point).
         max_coefficient: bound on the coefficient of a variable in one step, > 1; None: no bound.
-        compile: fuse the passes over memory with ``torch.compile`` (some seconds at the first step); best with
-            ``order="colours"``.
+        compile: fuse the passes over memory with ``torch.compile`` (some seconds at the first step); best
+            with ``order="colours"``.
     """
 
     p: float = 2.0
@@ -79,9 +79,9 @@ class ENorm:
     ...     optimizer.zero_grad()
     ...     enorm.step()
 
-    Call ``step()`` after the optimizer's, best after ``zero_grad()``: gradients that are still there are moved
-    along, which costs time.  Parameters that have ``requires_grad=False``, or are in no given optimizer, are
-    never touched.
+    Call ``step()`` after the optimizer's, best after ``zero_grad()``: gradients that are still there are
+    moved along, which costs time.  Parameters that have ``requires_grad=False``, or are in no given
+    optimizer, are never touched.
 
     Args:
         model: the network; DDP, FSDP2 and ``torch.compile`` wrappers are looked through.
@@ -134,15 +134,15 @@ class ENorm:
             self.symmetries = example_inputs
         elif any(hasattr(parameter, "placements") for parameter in self.model.parameters()):
             raise InputError(
-                "sharded parameters cannot be traced: call graphnorm.training.symmetry.find_symmetries before "
-                "fully_shard(), and give the result in place of example_inputs"
+                "sharded parameters cannot be traced: call graphnorm.training.symmetry.find_symmetries "
+                "before fully_shard(), and give the result in place of example_inputs"
             )
         else:
             self.symmetries = find_symmetries(self.model, example_inputs, kwargs, self._trained())
         if left := sorted((self._parameters & self.symmetries.shapes.keys()) - self._trained()):
             raise InputError(
-                f"{left[0]!r} is in no optimizer or does not require gradients, but the given symmetries move "
-                "it: find them with movable=..."
+                f"{left[0]!r} is in no optimizer or does not require gradients, but the given symmetries "
+                "move it: find them with movable=..."
             )
         self._weights = Weights(self.model, self.symmetries.shapes)
         self._copies: list[Weights] = []
@@ -204,8 +204,8 @@ class ENorm:
             names = {id(module): name for name, module in self.model.named_modules()}
             other = next(m for m, a, b in zip(self._modules, mode, known, strict=True) if a != b)
             raise InputError(
-                f"module {names[id(other)]!r} is in another mode than when the network was traced; set all modes, "
-                "then make a new ENorm"
+                f"module {names[id(other)]!r} is in another mode than when the network was traced; set all "
+                "modes, then make a new ENorm"
             )
         for parameter, before in self._flags:
             if parameter.requires_grad != before:
@@ -226,8 +226,8 @@ class ENorm:
                     yield name, moving, exponent
             elif name in self._parameters:
                 raise InputError(
-                    f"parameter {name!r} is not the one that was given to the optimizer; if the model is sharded, "
-                    "reshard it first (model.reshard())"
+                    f"parameter {name!r} is not the one that was given to the optimizer; if the model is "
+                    "sharded, reshard it first (model.reshard())"
                 )
             if tensor.grad is not None:
                 yield name, tensor.grad, -1.0

@@ -58,20 +58,24 @@ class Rescaled(nn.Module):
     def log_scale(self) -> Tensor:
         """Of each entry of the weight; broadcastable to it."""
         values = self.scales()
-        blocks = [sum((values[ids] for ids in sides), values.new_zeros(())) for sides in self.ids]
+        blocks: list[Tensor] = [
+            sum((values[ids] for ids in sides), values.new_zeros(())) for sides in self.ids
+        ]
         if len(blocks) == 1:
             return blocks[0]
-        full = values.new_zeros(self.shape)
+        full: Tensor = values.new_zeros(self.shape)
         for part, block in zip(self.parts, blocks, strict=True):
             full[part.block] = block
         return full
 
     def forward(self, theta: Tensor) -> Tensor:
-        return (theta * torch.exp(self.log_scale())).to(theta.dtype)
+        weight: Tensor = theta * torch.exp(self.log_scale())
+        return weight.to(theta.dtype)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The theta of a given effective weight."""
-        return (weight * torch.exp(-self.log_scale())).to(weight.dtype)
+        theta: Tensor = weight * torch.exp(-self.log_scale())
+        return theta.to(weight.dtype)
 
 
 class ImplicitENorm:
@@ -134,7 +138,8 @@ class ImplicitENorm:
                 parametrize.register_parametrization(owner, attribute, rescaled, unsafe=True)
                 self._made.append((owner, attribute, rescaled))
                 if not index:
-                    self._owners.append((rescaled, owner.parametrizations[attribute]))  # type: ignore[index]
+                    holders: Any = owner.parametrizations
+                    self._owners.append((rescaled, holders[attribute]))
 
     def penalty(self) -> Tensor:
         """Phi(theta, z), differentiable in both; over the weights that can be rescaled, biases excluded."""

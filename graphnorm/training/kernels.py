@@ -18,7 +18,7 @@ Scale = Callable[[Sequence[Tensor], Sequence[Tensor | None], Sequence[Tensor | N
 
 
 def compiled_sums(axes: Sequence[int], p: float) -> Sums:
-    """A function (matrices, factors) -> sums of |w|^p, times the factors of the other side, along each axis."""
+    """A function (matrices, factors) -> sums of |w|^p along the axes, weighted by the other side."""
 
     def sums(matrices: Sequence[Tensor], factors: Sequence[Tensor | None]) -> list[Tensor]:
         found = []
@@ -41,8 +41,10 @@ def compiled_scale() -> Scale:
         for view, row, column in zip(views, rows, columns, strict=True):
             if row is not None and column is not None:
                 view.mul_(row * column)
-            elif row is not None or column is not None:
-                view.mul_(row if row is not None else column)
+            elif row is not None:
+                view.mul_(row)
+            elif column is not None:
+                view.mul_(column)
 
     return _compiled(scale)
 

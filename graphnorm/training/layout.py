@@ -53,7 +53,8 @@ class Layout:
 
 def layout_of(part: Part, tensor: Tensor) -> Layout:
     """The layout of a part in a tensor (the weight itself, or something of its shape)."""
-    memory = sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride(axis), axis))
+    strides = tensor.stride()
+    memory = sorted(range(tensor.dim()), key=lambda axis: (-strides[axis], axis))
     region = tensor.detach()[part.block]
     one, two = [*part.sides, Side((), np.zeros((1,) * tensor.dim(), dtype=np.int64))][:2]
     choices = [_arranged(one, two, memory), _arranged(two, one, memory)]

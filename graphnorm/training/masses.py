@@ -9,13 +9,16 @@ from torch import Tensor
 
 def power_sums(matrix: Tensor, axis: int, p: float) -> Tensor:
     """Sum |w|^p of each row (axis 0) or each column (axis 1)."""
+    sums: Tensor
     if axis == 1 and matrix.device.type == "cpu":
         if p == 2.0:  # torch's norm along the first axis is strided, NumPy's einsum runs along memory
             array = matrix.numpy()
             return torch.from_numpy(np.einsum("ij,ij->j", array, array))
         return powers(matrix, p).sum(dim=0)
     sums = torch.linalg.vector_norm(matrix, p, dim=1 - axis)
-    return sums.square_() if p == 2.0 else sums if p == 1.0 else sums.pow_(p)
+    if p == 2.0:
+        return sums.square_()
+    return sums if p == 1.0 else sums.pow_(p)
 
 
 def powers(matrix: Tensor, p: float, out: Tensor | None = None) -> Tensor:

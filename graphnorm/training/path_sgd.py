@@ -128,6 +128,6 @@ def _check_homogeneous(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[
         rule = registry.get(node.op)
         if rule is None or rule.family not in HOMOGENEOUS:
             raise InputError(
-                f"{node.op} {node.label} has no path coefficients: Path-SGD is for networks of linear maps, ReLU, "
-                "pooling and sums"
+                f"{node.op} {node.label} has no path coefficients: Path-SGD is for networks of linear maps, "
+                "ReLU, pooling and sums"
             )

@@ -1,7 +1,7 @@
 """How an optimizer's state moves with the weights.
 
-If w' = d w leaves the function unchanged, gradients become g / d.  A state tensor must become what it would be
-had all gradients been taken at the new weights:
+If w' = d w leaves the function unchanged, gradients become g / d.  A state tensor must become what it would
+be had all gradients been taken at the new weights:
 
     linear in g (momentum, first moments)       d ** -1
     quadratic in g (second moments)             d ** -2
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from graphnorm.errors import InputError
 
-_ADAM = {"step": 0, "exp_avg": -1, "exp_avg_sq": -2, "max_exp_avg_sq": -2}
+_ADAM: dict[str, float] = {"step": 0, "exp_avg": -1, "exp_avg_sq": -2, "max_exp_avg_sq": -2}
 
 EXPONENTS: dict[str, dict[str, float]] = {
     "SGD": {"momentum_buffer": -1},
@@ -71,8 +71,8 @@ class StateTable:
         known = next((EXPONENTS[name] for name in names if name in EXPONENTS), None)
         if known is None and extra is None:
             raise InputError(
-                f"{names[0]}: graphnorm does not know how this optimizer's state moves with the weights; give "
-                "state={'key': exponent, ...} (see graphnorm.training.state.register_optimizer)"
+                f"{names[0]}: graphnorm does not know how this optimizer's state moves with the weights; "
+                "give state={'key': exponent, ...} (see graphnorm.training.state.register_optimizer)"
             )
         self.exponents = {**(known or {}), **(extra or {})}
 
@@ -87,14 +87,14 @@ class StateTable:
             if exponent is None:
                 if any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
                     raise InputError(
-                        f"{type(self.optimizer).__name__}: unknown state tensor {key!r} of {name!r}; give its "
-                        f"exponent, state={{{key!r}: -1}} if it is linear in gradients"
+                        f"{type(self.optimizer).__name__}: unknown state tensor {key!r} of {name!r}; give "
+                        f"its exponent, state={{{key!r}: -1}} if it is linear in gradients"
                     )
             elif exponent and isinstance(value, Tensor):
                 if value.shape != parameter.shape or not value.is_floating_point():
                     raise InputError(
-                        f"{type(self.optimizer).__name__}: state {key!r} of {name!r} is {value.dtype} of shape "
-                        f"{tuple(value.shape)}, its weight {tuple(parameter.shape)}: it cannot move with it"
+                        f"{type(self.optimizer).__name__}: state {key!r} of {name!r} is {value.dtype} of "
+                        f"shape {tuple(value.shape)}, its weight {tuple(parameter.shape)}: it cannot follow"
                     )
                 yield value, exponent
 

@@ -2,8 +2,8 @@
 
     python -m tools.experiments.enorm_elements [--json PATH]
 
-Read off the traced graph: ENorm accesses each weight that it balances once; BatchNorm and GroupNorm access each
-entry of each normalised activation of the batch.
+Read off the traced graph: ENorm accesses each weight that it balances once; BatchNorm and GroupNorm access
+each entry of each normalised activation of the batch.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@
     python -m tools.experiments.enorm_training --network cifar-nv --batch 8 16 32 64 128 256 --epochs 128 \\
         --dataset cifar10 --data FOLDER --lr 0.05 --momentum 0 0.9             # tables 2 and 3
 
-The learning rate falls linearly to 0.  Each run is added to ``--out`` when it ends; run the same command again
-to go on.  The paper's own recipe: rate 0.1 (fc) or 0.05 (cifar-nv), weight decay 1e-3, 60 or 128 epochs.
+The learning rate falls linearly to 0.  Each run is added to ``--out`` when it ends; run the same command
+again to go on.  The paper's own recipe: rate 0.1 (fc) or 0.05 (cifar-nv), weight decay 1e-3, 60 or 128
+epochs.
 """
 
 from __future__ import annotations
@@ -142,8 +143,9 @@ def main() -> None:
         whole, one = progress.add_task("runs", total=len(grid)), progress.add_task("steps")
         for layers, batch, momentum, seed, method in grid:
             settings = {
-                "network": options.network, "layers": layers, "batch": batch, "momentum": momentum, "seed": seed,
-                "method": method, "lr": options.lr, "weight_decay": options.weight_decay,
+                "network": options.network, "layers": layers, "batch": batch, "momentum": momentum,
+                "seed": seed, "method": method, "lr": options.lr,
+                "weight_decay": options.weight_decay,
                 "epochs": options.epochs, "train": min(options.train, len(images.train[0])),
                 "dataset": options.dataset, "path_every": options.path_every,
             }  # fmt: skip
@@ -151,9 +153,9 @@ def main() -> None:
                 progress.update(one, description=f"{method} {layers} layers, batch {batch}, seed {seed}")
                 results.add(settings, run(settings, images, options.device, progress, one))
             progress.advance(whole)
-    table = Table("network", "layers", "batch", "momentum", "method", "accuracy %", "runs")
+    table = Table("network", "layers", "batch", "lr", "momentum", "method", "accuracy %", "runs")
     for key, (mean, deviation, count) in results.table(
-        ("network", "layers", "batch", "momentum", "method"), "accuracy"
+        ("network", "layers", "batch", "lr", "momentum", "method"), "accuracy"
     ).items():
         table.add_row(*map(str, key), f"{mean:.2f} ± {deviation:.2f}", str(count))
     Console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -18,7 +19,7 @@ def fully_connected(
     """FC: input to `width`, `layers` intermediate layers width x width, and a classifier; biases, ReLU."""
     made: list[nn.Module] = [nn.Flatten()]
     sizes = [inputs, *[width] * (layers + 1)]
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+    for before, after in itertools.pairwise(sizes):
         made += [nn.Linear(before, after), *_vector_norm(norm, after), nn.ReLU()]
     return nn.Sequential(*made, nn.Linear(width, classes))
 
@@ -57,7 +58,8 @@ class CifarNV(nn.Module):
         self.classifier = nn.Conv2d(last, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x)).mean(dim=(2, 3))
+        y: Tensor = self.classifier(self.features(x))
+        return y.mean(dim=(2, 3))
 
 
 class ResNet(nn.Module):
@@ -98,7 +100,8 @@ class ResNet(nn.Module):
         self.classifier = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.blocks(self.stem(x)).mean(dim=(2, 3)))
+        y: Tensor = self.classifier(self.blocks(self.stem(x)).mean(dim=(2, 3)))
+        return y
 
 
 class _Block(nn.Module):
