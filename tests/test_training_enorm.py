@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from graphnorm.errors import InputError
 from graphnorm.training.cycle import Cycle
 from graphnorm.training.scaling import Scaling
 from tests.training_cases import CASES, build, images, momentum, outputs, train_step, worst
+from tools.experiments.networks import CifarNV, ResNet, fully_connected, resnet18_type_c
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -66,6 +69,45 @@ def test_float32_stays_within_its_noise() -> None:
         exact = [out.float() for out in outputs(copy.deepcopy(model).double(), x.double())]
         enorm.step()
         assert worst(outputs(model, x), exact) < 3 * worst(before, exact) + 2e-6
+
+
+FULL: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet18_c": (lambda: resnet18_type_c(classes=10), 32),
+    "resnet18_bn": (lambda: ResNet(norm="batch", classes=10, stem=False), 32),
+    "cifar_nv": (CifarNV, 32),
+    "fc15": (lambda: fully_connected(15), 32),
+    "vit_tiny": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=10), 224),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_whole_networks_keep_their_function_while_they_train(name: str) -> None:
+    """float64 to 1e-10, and a float32 loop within float32's noise."""
+    torch.manual_seed(0)
+    make, size = FULL[name]
+    narrow = make().train()
+    for module in narrow.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
+            nn.init.normal_(module.bias, std=0.05)
+    wide, x = copy.deepcopy(narrow).double(), torch.randn(4, 3, size, size)
+    for model in (wide, narrow):
+        data = x.to(next(model.parameters()).dtype)
+        optimizer = momentum(model)
+        enorm = graphnorm.ENorm(model, optimizer, data)
+        for _ in range(5):
+            train_step(model, optimizer, data + 0.1 * torch.randn_like(data))
+            before = outputs(model, data)
+            exact = outputs(copy.deepcopy(model).double(), x.double())
+            energy = enorm.energy()
+            enorm.step()
+            after = outputs(model, data)
+            assert enorm.energy() < energy
+            if model is wide:
+                assert worst(after, before) < 1e-10
+            else:
+                after, before, exact = ([o.double() for o in found] for found in (after, before, exact))
+                assert worst(after, exact) < 3 * worst(before, exact) + 2e-6
 
 
 def reference_cycle(model: nn.Sequential, c: float, p: float) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import graphnorm
+from graphnorm.errors import InputError
 from graphnorm.training.layout import layout_of
 from graphnorm.training.parts import Part, Side, whole
 from tests.training_cases import build, images, momentum, outputs, train_step, worst
@@ -112,19 +113,48 @@ def test_autocast_and_a_gradient_scaler_with_skipped_steps() -> None:
     assert scales[2] < scales[1]
 
 
-def test_half_precision_weights_are_multiplied_in_float32() -> None:
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.bfloat16, False), (torch.float32, True)])
+@pytest.mark.parametrize("cycles", [1, 3])
+def test_powers_of_two_keep_every_bit(dtype: torch.dtype, exact: bool, cycles: int) -> None:
+    """bfloat16 weights always, others when asked: the outputs are the same bits."""
     torch.manual_seed(0)
-    model: Any = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).bfloat16()
+    model: Any = nn.Sequential(
+        nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
+    ).to(dtype)
     with torch.no_grad():
-        model[0].weight.mul_(8)
-    start = [p.detach().double() for p in model.parameters()]
-    wide = copy.deepcopy(model).double()
-    x = torch.randn(3, 8)
-    graphnorm.ENorm(model, momentum(model), x.bfloat16()).step()
-    graphnorm.ENorm(wide, momentum(wide), x.double()).step()
-    for p, q, old in zip(model.parameters(), wide.parameters(), start, strict=True):
-        assert float(((p - q).abs() / q.abs()).max()) < 2**-8
-        assert old.shape == p.shape
+        model[0].weight.mul_(50)
+    x = torch.randn(3, 8, dtype=dtype)
+    optimizer = momentum(model)
+    train_step(model, optimizer, x)
+    start, before = [p.detach().double() for p in model.parameters()], outputs(model, x)
+    enorm = graphnorm.ENorm(model, optimizer, x, exact=exact, cycles=cycles)
+    energy = enorm.energy()
+    enorm.step()
+    moved = 0
+    for p, old in zip(model.parameters(), start, strict=True):
+        mantissa, exponent = torch.frexp(p.detach().double() / old)
+        assert bool((mantissa == 0.5).all())
+        moved += int((exponent != 1).sum())
+    assert moved > 10
+    assert enorm.energy() < energy
+    assert all(torch.equal(a, b) for a, b in zip(outputs(model, x), before, strict=True))
+
+
+def test_powers_of_two_stay_within_a_bound() -> None:
+    model: Any = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with torch.no_grad():
+        model[0].weight.mul_(1e6)
+    start = model[0].weight.detach().clone()
+    graphnorm.ENorm(model, momentum(model), torch.randn(3, 4), max_coefficient=7.0, exact=True).step()
+    assert torch.equal(model[0].weight, start / 4)
+
+
+def test_float16_weights_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    enorm = graphnorm.ENorm(model, momentum(model), torch.randn(3, 4))
+    model.half()
+    with pytest.raises(InputError, match=r"'0.weight', its gradient or its state is float16"):
+        enorm.step()
 
 
 def test_every_counts_calls() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from graphnorm.errors import InputError
 from graphnorm.training.cycle import Cycle, live_matrices
 from graphnorm.training.forms import Forms, Integers
 from graphnorm.training.layout import layout_of
@@ -34,6 +35,10 @@ class CompiledStep:
         order: see `Cycle`.
         cycles: sweeps per step.
         fused: let ``torch.compile`` fuse the passes over memory.
+        exact: coefficients are powers of two; so they are if a tensor that moves has fewer bits than float32.
+
+    Raises:
+        InputError: a tensor that moves is float16 or sparse.
     """
 
     def __init__(
@@ -48,9 +53,12 @@ class CompiledStep:
         order: str,
         cycles: int,
         fused: bool = False,
+        exact: bool = False,
     ) -> None:
         self.p, self.cycles = p, cycles
         self._weights = weights
+        moving = list(moving)
+        exact = _needs_exact(moving) or exact
         self.device = next((tensor.device for tensor in weights.values()), torch.device("cpu"))
         self.mesh = mesh_of(weights.items())
         self._sources: list[Tensor] = []
@@ -70,7 +78,7 @@ class CompiledStep:
         read = {i for i in plain if self._sources[i].dim() == 2} if fused else set()
         total = summed_over(self.mesh)
         pairs = [pair_of(part) for part in parts if part.counted]
-        self.cycle = Cycle(forms, groups, counted, pairs, p, order, self.device, total, live, read)
+        self.cycle = Cycle(forms, groups, counted, pairs, p, order, self.device, total, live, read, exact)
         done = {id(self._matrices[number]) for number in live}
         self.scaling = Scaling(self._jobs(by_weight, moving, done), self.device, fused)
 
@@ -126,3 +134,16 @@ class CompiledStep:
                 if own is not None and not (tensor is self._weights[name] and id(part) in done):
                     jobs.append(Job(shard.local, layout_of(own, shard.local), exponent))
         return jobs
+
+
+def _needs_exact(moving: Sequence[Moving]) -> bool:
+    """Whether a product would be rounded to fewer bits than float32 has."""
+    for name, tensor, _ in moving:
+        if tensor.layout != torch.strided:
+            raise InputError(f"a gradient or state of {name!r} is {tensor.layout}: it cannot be rescaled")
+        if tensor.dtype == torch.float16:
+            raise InputError(
+                f"{name!r}, its gradient or its state is float16, whose range is too small to be rescaled "
+                "without loss: keep float32 weights and use torch.autocast, or bfloat16"
+            )
+    return any(tensor.dtype.itemsize < 4 for _, tensor, _ in moving)

@@ -19,6 +19,7 @@ graph.  Variables without mass on one side stay where they are, steps are bounde
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from graphnorm.training.kernels import Sums, compiled_sums
 from graphnorm.training.masses import power_sums
 from graphnorm.training.schedule import Counted, Pair, Profiles, schedule
 
+LOG2 = math.log(2.0)
 EXPONENT_LIMIT = 32.0  # of p |z|: exp() of it, squared, is far inside float32
 
 
@@ -74,6 +76,7 @@ class Cycle:
         total: sums a vector over processes, in place.
         live: numbers of the matrices that may be multiplied during a single cycle (see `live_matrices`).
         fused: numbers of the matrices that are given as weights and read by compiled functions.
+        exact: variables are multiples of log 2.
     """
 
     def __init__(
@@ -88,7 +91,9 @@ class Cycle:
         total: Callable[[Tensor], None] | None = None,
         live: Collection[int] = (),
         fused: Collection[int] = (),
+        exact: bool = False,
     ) -> None:
+        self.exact = exact
         self.p, self.count, self.counted, self.total, self.device = p, forms.count, counted, total, device
         self.live, self.fused = frozenset(live), frozenset(fused)
         self._terms, self._weights = forms.index, forms.coefficient
@@ -141,7 +146,10 @@ class Cycle:
         step = torch.nan_to_num_(step, nan=0.0, posinf=0.0, neginf=0.0)  # dead on one side: left alone
         if not stage.fresh or not first:
             step += z.index_select(0, stage.variables)
-        z.index_copy_(0, stage.variables, step.clamp_(-bound, bound))
+        step.clamp_(-bound, bound)
+        if self.exact:  # the nearest; where that is beyond the bound, the next towards 0
+            step = torch.round(step / LOG2).clamp_(-(bound // LOG2), bound // LOG2).mul_(LOG2)
+        z.index_copy_(0, stage.variables, step)
         self._multiply(stage.after, masses, z)
 
     def _multiply(self, sides: Sequence[tuple[int, int]], masses: Sequence[Tensor], z: Tensor) -> None:

@@ -23,7 +23,10 @@ from graphnorm.training.parts import cut_into_parts
 from graphnorm.training.schedule import ORDERS
 from graphnorm.training.state import StateTable, parameters_of
 from graphnorm.training.symmetry import Symmetries, find_symmetries
-from graphnorm.training.weights import Weights, plain_module
+from graphnorm.training.weights import Weights, plain_module, ties
+
+Address = tuple[int, tuple[int, ...], torch.dtype]
+"""Where a tensor's entries are in memory."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Options:
         max_coefficient: bound on the coefficient of a variable in one step, > 1; None: no bound.
         compile: fuse the passes over memory with ``torch.compile`` (some seconds at the first step); best
             with ``order="colours"``.
+        exact: round coefficients to powers of two, with which products of floats are exact; always so for
+            bfloat16 weights, which would lose more to rounding than a training step changes.
     """
 
     p: float = 2.0
@@ -49,6 +54,7 @@ class Options:
     order: str = "layers"
     max_coefficient: float | None = None
     compile: bool = False
+    exact: bool = False
 
     def check(self) -> None:
         """Raises InputError for a value out of range."""
@@ -95,6 +101,7 @@ class ENorm:
         order: ``layers`` or ``colours``.
         max_coefficient: bound per step.
         compile: fuse by ``torch.compile``.
+        exact: coefficients are powers of two.
         kwargs: keyword inputs to trace with.
         state: state key -> exponent, for optimizers that graphnorm does not know (`training.state`).
 
@@ -115,18 +122,19 @@ class ENorm:
         order: str = "layers",
         max_coefficient: float | None = None,
         compile: bool = False,
+        exact: bool = False,
         kwargs: Mapping[str, Any] | None = None,
         state: Mapping[str, float] | None = None,
     ) -> None:
-        self.options = Options(p, c, cycles, every, order, max_coefficient, compile)
+        self.options = Options(p, c, cycles, every, order, max_coefficient, compile, exact)
         self.options.check()
         self.model = plain_module(model)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-        self._tables = {
-            id(parameter): table
-            for table in (StateTable(one, state) for one in optimizers)
-            for parameter in parameters_of(table.optimizer)
-        }
+        self._optimizers = [StateTable(one, state) for one in optimizers]
+        self._tables: dict[int, list[StateTable]] = {}
+        for table in self._optimizers:
+            for parameter in parameters_of(table.optimizer):
+                self._tables.setdefault(id(parameter), []).append(table)
         self._flags = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         self._modules = list(self.model.modules())
         self._parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
@@ -149,15 +157,24 @@ class ENorm:
         self._calls = 0
         self._forms = Forms(self.symmetries.count)
         self._parts = cut_into_parts(self.symmetries, self._forms)
-        self._compiled: tuple[list[tuple[Tensor, int]], CompiledStep] | None = None
+        self._compiled: tuple[list[tuple[Tensor, Address]], CompiledStep] | None = None
 
     def register_copy(self, model: nn.Module) -> None:
         """Rescale another model of the same structure (an average of the weights) with the same coefficients.
 
         Raises:
-            InputError: a weight is missing or has another shape.
+            InputError: a weight is missing or has another shape, shares memory with one that is rescaled
+                already, or is not tied as in the model.
         """
-        self._copies.append(Weights(plain_module(model), self.symmetries.shapes))
+        plain = plain_module(model)
+        copied = Weights(plain, self.symmetries.shapes)
+        known = {_storage(tensor) for one in (self._weights, *self._copies) for _, tensor in one} - {0}
+        for name, tensor in copied:
+            if _storage(tensor) in known:
+                raise InputError(f"{name!r} of the copy shares its memory with a weight that moves already")
+        if ties(plain) != ties(self.model):
+            raise InputError("the copy does not tie the same weights as the model")
+        self._copies.append(copied)
         self._compiled = None
 
     @torch.no_grad()
@@ -198,7 +215,10 @@ class ENorm:
         self._calls = int(state["calls"])
 
     def _check_unchanged(self) -> None:
-        mode = tuple([module.training for module in self._modules])
+        now = list(self.model.modules())
+        if len(now) != len(self._modules) or any(a is not b for a, b in zip(now, self._modules, strict=True)):
+            raise InputError("modules were added, removed or replaced since ENorm was made; make a new ENorm")
+        mode = tuple([module.training for module in now])
         if mode not in self.symmetries.modes:
             known = self.symmetries.modes[0]
             names = {id(module): name for name, module in self.model.named_modules()}
@@ -220,11 +240,11 @@ class ENorm:
     def _moving(self) -> Iterator[Moving]:
         for name, tensor in self._weights:
             yield name, tensor, 1.0
-            table = self._tables.get(id(tensor))
-            if table is not None:
+            tables = self._tables.get(id(tensor), [])
+            for table in tables:
                 for moving, exponent in table.tensors(tensor, name):
                     yield name, moving, exponent
-            elif name in self._parameters:
+            if not tables and name in self._parameters:
                 raise InputError(
                     f"parameter {name!r} is not the one that was given to the optimizer; if the model is "
                     "sharded, reshard it first (model.reshard())"
@@ -237,6 +257,8 @@ class ENorm:
 
     def _compile(self) -> CompiledStep:
         """The compiled step; made anew if any tensor is another than before."""
+        for table in self._optimizers:
+            table.check_keys()
         now = list(self._moving())
         marks = [(tensor, _address(tensor)) for _, tensor, _ in now]
         if self._compiled is not None:
@@ -257,11 +279,19 @@ class ENorm:
             options.order,
             options.cycles,
             options.compile,
+            options.exact,
         )
         self._compiled = (marks, made)
         return made
 
 
-def _address(tensor: Tensor) -> int:
+def _address(tensor: Tensor) -> Address:
     local = getattr(tensor, "_local_tensor", tensor)
-    return int(local.data_ptr())
+    if local.layout != torch.strided:
+        return 0, (), local.dtype
+    return local.data_ptr(), local.stride(), local.dtype
+
+
+def _storage(tensor: Tensor) -> int:
+    """The address of a tensor's memory; 0 of an empty shard."""
+    return int(getattr(tensor, "_local_tensor", tensor).untyped_storage().data_ptr())

@@ -61,7 +61,7 @@ def layout_of(part: Part, tensor: Tensor) -> Layout:
     for (leading, trailing), sides in zip(choices, ((one, two), (two, one)), strict=True):
         sizes = [math.prod(region.size(axis) for axis in axes) for axes in (leading, trailing)]
         try:
-            region.permute(*leading, *trailing).view(sizes)
+            region.permute((*leading, *trailing)).view(sizes)
         except RuntimeError:  # these axes do not follow each other in memory
             continue
         return _layout(part, region, leading, trailing, sides, ((sizes[0],), (sizes[1],)))

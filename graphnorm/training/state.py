@@ -36,6 +36,8 @@ EXPONENTS: dict[str, dict[str, float]] = {
     "Adadelta": {"step": 0, "square_avg": -2, "acc_delta": 0},
     "Rprop": {"step": 0, "prev": -1, "step_size": 0},
     "ASGD": {"step": 0, "eta": 0, "mu": 0, "ax": 1},
+    "SparseAdam": _ADAM,
+    "Muon": {"momentum_buffer": -1},
     "Lion": {"exp_avg": -1},
     "PathSGD": {"momentum_buffer": -1},
 }
@@ -90,13 +92,30 @@ class StateTable:
                         f"{type(self.optimizer).__name__}: unknown state tensor {key!r} of {name!r}; give "
                         f"its exponent, state={{{key!r}: -1}} if it is linear in gradients"
                     )
-            elif exponent and isinstance(value, Tensor):
-                if value.shape != parameter.shape or not value.is_floating_point():
-                    raise InputError(
-                        f"{type(self.optimizer).__name__}: state {key!r} of {name!r} is {value.dtype} of "
-                        f"shape {tuple(value.shape)}, its weight {tuple(parameter.shape)}: it cannot follow"
-                    )
-                yield value, exponent
+            elif exponent and value is not None:
+                yield self._movable(key, value, parameter, name), exponent
+
+    def check_keys(self) -> None:
+        """Raise InputError for state tensors that belong to no parameter."""
+        own = {id(parameter) for parameter in parameters_of(self.optimizer)}
+        for key, value in self.optimizer.state.items():
+            if id(key) not in own and any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
+                what = f"of shape {tuple(key.shape)}" if isinstance(key, Tensor) else repr(key)
+                raise InputError(
+                    f"{type(self.optimizer).__name__}: state tensors are kept under {what}, which is no "
+                    "parameter of its groups: how they move with the weights is not known"
+                )
+
+    def _movable(self, key: str, value: object, parameter: Tensor, name: str) -> Tensor:
+        owner = f"{type(self.optimizer).__name__}: state {key!r} of {name!r}"
+        if not isinstance(value, Tensor):
+            raise InputError(f"{owner} is a {type(value).__name__}, not a tensor: it cannot follow")
+        if value.shape != parameter.shape or not value.is_floating_point():
+            raise InputError(
+                f"{owner} is {value.dtype} of shape {tuple(value.shape)}, its weight "
+                f"{tuple(parameter.shape)}: it cannot follow"
+            )
+        return value
 
 
 def parameters_of(optimizer: Optimizer) -> Iterator[torch.Tensor]:

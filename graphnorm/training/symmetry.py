@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from graphnorm import ir
 from graphnorm.objective import layers_after
@@ -75,7 +76,7 @@ def find_symmetries(
         example_inputs: positional inputs to trace with, a tensor or a tuple.
         kwargs: keyword inputs.
         movable: names of the parameters that may be changed; by default all that require gradients.  Buffers
-            follow.
+            of norms that run on their statistics follow; others (masks, tables) mean what they hold and stay.
 
     Raises:
         InputError: the module cannot be traced.
@@ -84,7 +85,7 @@ def find_symmetries(
     modes = training_modes(model)
     networks = []
     for mode in modes:
-        with in_mode(model, mode):
+        with in_mode(model, mode), _fixed_momentum(model):
             networks.append(open_model(model, example_inputs, kwargs).network)
     constraints, demands, after = _side_by_side(networks)
     names = set.intersection(*({*network.weights} for network in networks)) - fixed
@@ -103,11 +104,29 @@ def find_symmetries(
 
 
 def _fixed(model: nn.Module, movable: Collection[str] | None) -> set[str]:
-    """Parameters that may not change."""
+    """Parameters and buffers that may not change."""
     named = model.named_parameters(remove_duplicate=False)
     if movable is None:
-        return {name for name, tensor in named if not tensor.requires_grad}
-    return {name for name, _ in named if name not in movable}
+        fixed = {name for name, tensor in named if not tensor.requires_grad}
+    else:
+        fixed = {name for name, _ in named if name not in movable}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if "running_mean" not in module._buffers:
+            fixed |= {f"{path}.{name}".lstrip(".") for name in module._buffers}
+    return fixed
+
+
+@contextmanager
+def _fixed_momentum(model: nn.Module) -> Iterator[None]:
+    """Cumulative running means divide by a counter, which no trace can follow; outputs do not see it."""
+    cumulative = [m for m in model.modules() if isinstance(m, _NormBase) and m.momentum is None]
+    try:
+        for module in cumulative:
+            module.momentum = 0.1
+        yield
+    finally:
+        for module in cumulative:
+            module.momentum = None
 
 
 def training_modes(model: nn.Module) -> list[Mode]:

@@ -57,3 +57,11 @@ class Weights:
 def _holder(owner: nn.Module, attribute: str) -> dict[str, Tensor | None] | None:
     tables: Iterable[dict[str, Tensor | None]] = (owner._parameters, owner._buffers)  # type: ignore[assignment]
     return next((table for table in tables if attribute in table), None)
+
+
+def ties(model: nn.Module) -> set[frozenset[str]]:
+    """The names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {frozenset(found) for found in names.values() if len(found) > 1}
