@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +75,10 @@ FULL: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet18_bn": (lambda: ResNet(norm="batch", classes=10, stem=False), 32),
     "cifar_nv": (CifarNV, 32),
     "fc15": (lambda: fully_connected(15), 32),
-    "vit_tiny": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=10), 224),
+    "vit_tiny": (
+        lambda: pytest.importorskip("timm").create_model("vit_tiny_patch16_224", num_classes=10),
+        224,
+    ),
 }
 
 
