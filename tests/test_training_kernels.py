@@ -38,7 +38,7 @@ def both_ways(name: str, cycles: int, p: float) -> None:
         )
 
 
-@pytest.mark.parametrize(("name", "cycles", "p"), [("resnet18_c", 1, 2.0), ("vit", 2, 3.0)])
+@pytest.mark.parametrize(("name", "cycles", "p"), [("cifar_nv", 1, 2.0), ("vit", 2, 3.0)])
 def test_the_fused_step_is_the_same_step(
     name: str, cycles: int, p: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,13 +63,13 @@ def test_power_sums(p: float, axis: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("order", ["layers", "colours"])
-def test_cuda_gives_the_weights_of_the_cpu(order: str) -> None:
+@pytest.mark.parametrize(("order", "fused"), [("layers", False), ("colours", False), ("colours", True)])
+def test_cuda_gives_the_weights_of_the_cpu(order: str, fused: bool) -> None:
     x = images().double()
     host = build("resnet18_bn")
     device = copy.deepcopy(host).cuda()
     graphnorm.ENorm(host, momentum(host), x, order=order, cycles=2).step()
-    graphnorm.ENorm(device, momentum(device), x.cuda(), order=order, cycles=2).step()
+    graphnorm.ENorm(device, momentum(device), x.cuda(), order=order, cycles=2, compile=fused).step()
     for one, two in zip(host.parameters(), device.parameters(), strict=True):
         torch.testing.assert_close(one, two.cpu(), rtol=1e-9, atol=1e-12)
 

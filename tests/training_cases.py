@@ -34,11 +34,11 @@ class Attention(nn.Module):
 
 
 class TinyViT(nn.Module):
-    def __init__(self, width: int = 16, depth: int = 2, dropout: float = 0.0) -> None:
+    def __init__(self, width: int = 16, depth: int = 2, dropout: float = 0.0, heads: int = 2) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, width, 8, 8)
         self.position = nn.Parameter(0.1 * torch.randn(1, 16, width))
-        self.blocks = nn.Sequential(*(Attention(width, dropout=dropout) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(Attention(width, heads, dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 5)
 

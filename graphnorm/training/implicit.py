@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from graphnorm.errors import InputError
-from graphnorm.training.enorm import Options
 from graphnorm.training.forms import Forms
+from graphnorm.training.options import Options
 from graphnorm.training.parts import Part, cut_into_parts
 from graphnorm.training.symmetry import find_symmetries
 from graphnorm.training.weights import plain_module

@@ -40,7 +40,7 @@ class PathSGD(Optimizer):
         lr: learning rate.
         momentum: of the gradients.
         weight_decay: of the plain kind, added to the gradient (it depends on the scale of the weights).
-        every: compute the path coefficients at every so many steps.
+        every: compute the path coefficients at every so many steps; 1 if ENorm rescales between them.
         kwargs: keyword inputs.
 
     Raises:
