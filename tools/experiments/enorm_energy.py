@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from torch import nn
 import graphnorm
 from tools.experiments.networks import fully_connected, resnet18_type_c
 
-NETWORKS = {"fc20": lambda: fully_connected(18, 784), "resnet18_c": resnet18_type_c}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "fc20": lambda: fully_connected(18, 784),
+    "resnet18_c": resnet18_type_c,
+}
 SIZES = {"fc20": (1, 28, 28), "resnet18_c": (3, 32, 32)}
 
 

@@ -42,7 +42,7 @@ def build(settings: dict[str, Any], images: Images) -> nn.Module:
     else:
         model = fully_connected(settings["layers"], channels * height * width, norm=norm)
     for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and "init" not in settings:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -108,7 +108,9 @@ def run(
     seconds = time.perf_counter() - start
     model.eval()
     with torch.no_grad():
-        guesses = torch.cat([model(part.to(device)).argmax(1).cpu() for part in images.test[0].split(1000)])
+        guesses = torch.cat(
+            [model(part.to(device)).argmax(1).cpu() for part in torch.split(images.test[0], 1000)]
+        )
     accuracy = 100 * float((guesses == images.test[1]).float().mean())
     return {"accuracy": accuracy, "losses": losses, "seconds": seconds}
 
@@ -127,6 +129,12 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=1e-3)
     parser.add_argument(
         "--path-every", type=int, default=1, help="steps per computation of path coefficients"
+    )
+    parser.add_argument(
+        "--init",
+        default="he",
+        choices=("he", "pytorch"),
+        help="He's, or that of PyTorch's layers, whose signals shrink by sqrt(6) in each",
     )
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--train", type=int, default=60000, help="training images used")
@@ -149,14 +157,15 @@ def main() -> None:
                 "epochs": options.epochs, "train": min(options.train, len(images.train[0])),
                 "dataset": options.dataset, "path_every": options.path_every,
             }  # fmt: skip
+            if options.init != "he":
+                settings["init"] = options.init
             if results.find(settings) is None:
                 progress.update(one, description=f"{method} {layers} layers, batch {batch}, seed {seed}")
                 results.add(settings, run(settings, images, options.device, progress, one))
             progress.advance(whole)
-    table = Table("network", "layers", "batch", "lr", "momentum", "method", "accuracy %", "runs")
-    for key, (mean, deviation, count) in results.table(
-        ("network", "layers", "batch", "lr", "momentum", "method"), "accuracy"
-    ).items():
+    table = Table("network", "layers", "batch", "lr", "momentum", "init", "method", "accuracy %", "runs")
+    keys = ("network", "layers", "batch", "lr", "momentum", "init", "method")
+    for key, (mean, deviation, count) in results.table(keys, "accuracy").items():
         table.add_row(*map(str, key), f"{mean:.2f} ± {deviation:.2f}", str(count))
     Console().print(table)
 

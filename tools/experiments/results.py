@@ -31,7 +31,7 @@ class Results:
         """Mean, standard deviation and number over seeds, by the settings `keys`."""
         cells: dict[tuple[Any, ...], list[float]] = {}
         for run in self.runs:
-            cells.setdefault(tuple(run["settings"][key] for key in keys), []).append(run[value])
+            cells.setdefault(tuple(run["settings"].get(key, "") for key in keys), []).append(run[value])
         return {
             key: (statistics.mean(v), statistics.stdev(v) if len(v) > 1 else float("nan"), len(v))
             for key, v in cells.items()
