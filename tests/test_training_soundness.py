@@ -83,6 +83,14 @@ def test_replaced_modules_are_noticed() -> None:
         enorm.step()
 
 
+def test_weights_tied_afterwards_are_noticed() -> None:
+    model = chain(nn.Linear(8, 8), nn.ReLU())
+    enorm = graphnorm.ENorm(model, momentum(model), torch.randn(2, 6))
+    model[4].weight = model[2].weight
+    with pytest.raises(InputError, match=r"'4.weight' and '2.weight' share memory"):
+        enorm.step()
+
+
 def test_assigned_state_is_noticed() -> None:
     model = chain()
     enorm = graphnorm.ENorm(model, momentum(model), torch.randn(2, 6))

@@ -223,6 +223,7 @@ class ENorm:
                 a is b and x == y for (a, x), (b, y) in zip(old, marks, strict=True)
             ):
                 return self._compiled[1]
+        _check_apart(now)
         options = self.options
         made = CompiledStep(
             self._forms,
@@ -246,6 +247,17 @@ def _address(tensor: Tensor) -> Address:
     if local.layout != torch.strided:
         return 0, (), local.dtype
     return local.data_ptr(), local.stride(), local.dtype
+
+
+def _check_apart(moving: Sequence[Moving]) -> None:
+    """Raise InputError if one memory would be multiplied twice."""
+    seen: dict[int, str] = {}
+    for name, tensor, _ in moving:
+        if (address := _address(tensor)[0]) and seen.setdefault(address, name) != name:
+            raise InputError(
+                f"{name!r} and {seen[address]!r} share memory, which they did not when the network was "
+                "traced; make a new ENorm"
+            )
 
 
 def _storage(tensor: Tensor) -> int:
