@@ -83,6 +83,14 @@ def resampled(axis: int, scale: float) -> onnx.ModelProto:
     return model([*nodes, node("Mul", "r q", "y")], {"xa": (1, 3, 2, 2)}, weights)
 
 
+def enlarged(*scales: float) -> onnx.ModelProto:
+    """Three channels; the scales are an initializer, like a weight."""
+    nodes = [*gained("a"), node("Resize", "a - scales", "r", mode="linear"), node("Mul", "r q", "y")]
+    weights = [weight("ga", 1, 3, 1, 1), weight("q", 1, 3, 1, 1)]
+    weights.append(numpy_helper.from_array(np.array(scales, dtype=np.float32), "scales"))
+    return model(nodes, {"xa": (1, 3, 2, 2)}, weights, opset=13)
+
+
 def unpooled(places: Array | None) -> onnx.ModelProto:
     """Two channels put back to where they came from, or to given places."""
     find = [node("MaxPool", "xb", "p i", kernel_shape=[2, 2], strides=[2, 2])]
@@ -115,6 +123,8 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], int]] = {
     "Hardmax of opset 11": (largest, 2),
     "Resize of channels to as many": (lambda: resampled(1, 1.2), 1),
     "Resize by 1": (lambda: resampled(1, 1.0), 3),
+    "Resize of pixels, by an initializer": (lambda: enlarged(1.0, 1.0, 2.0, 2.0), 3),
+    "Resize of channels, by an initializer": (lambda: enlarged(1.0, 1.2, 2.0, 2.0), 1),
     "MaxUnpool of a MaxPool": (lambda: unpooled(None), 2),
     "MaxUnpool into the other channel": (lambda: unpooled(np.array([[[[5]], [[1]]]])), 1),
     "Attention": (attention, 4),

@@ -36,9 +36,12 @@ def resize(ctx: Propagation, node: Node) -> None:
 def _resampled(ctx: Propagation, node: Node, rank: int) -> list[int]:
     """Axes with a scale that isn't known to be 1."""
     index = 1 if len(node.inputs) < 3 else 2  # Upsample, and Resize of opset 10, have no regions
-    scales = ctx.static(node, "scales", index)
+    scales, name = ctx.static(node, "scales", index), ctx.operand(node, index)
+    if scales is None and name in ctx.graph.weights:  # an initializer like any other; read here, it is held
+        ctx.pin_value(name)
+        scales = ctx.graph.weights[name]
     if scales is None:
-        return list(range(rank)) if ctx.operand(node, index) else []
+        return list(range(rank)) if name else []
     axes = node.attributes.get("axes", range(rank))
     return [int(axis) % rank for axis, scale in zip(axes, scales.ravel(), strict=False) if scale != 1]
 
