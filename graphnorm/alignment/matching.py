@@ -132,18 +132,18 @@ def same_constant(first: ir.Array, second: ir.Array) -> bool:
     return bool(np.isclose(one, two, rtol=_CLOSE, atol=0.0, equal_nan=True).all())
 
 
-def different_attribute(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+def different_attribute(first: Mapping[str, Any], second: Mapping[str, Any], close: float = _CLOSE) -> str:
     """The name of an attribute in which two nodes differ, with both values; empty if none."""
     for key in sorted({*first, *second}):
         one, two = first.get(key), second.get(key)
-        if one is None or two is None or not _same(one, two):
+        if one is None or two is None or not _same(one, two, close):
             return f"{key} ({one} and {two})"
     return ""
 
 
-def _same(one: Any, two: Any) -> bool:
+def _same(one: Any, two: Any, close: float) -> bool:
     if isinstance(one, float) and isinstance(two, float):
-        return one == two or abs(one - two) <= _CLOSE * max(abs(one), abs(two))
+        return one == two or abs(one - two) <= close * max(abs(one), abs(two))
     return bool(np.array_equal(np.asarray(one), np.asarray(two)))
 
 
