@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from graphnorm import ir
 from graphnorm.graph import Cause, RescalingGraph
+from graphnorm.proof.prove import Structure
 from graphnorm.verification.certificate import Certificate
 from graphnorm.verification.measure import Measurement
 
 EQUIVALENT = ("identical", "proved", "agrees")
+CERTAIN = ("identical", "proved")
 
 
 @dataclass(frozen=True)
@@ -94,13 +101,38 @@ class Report:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for an input on which two models part: its method, how many inputs it tried, how long."""
+
+    method: str
+    inputs: int
+    seconds: float
+
+
 @dataclass(frozen=True)
 class CheckReport:
-    """Outcome of an equivalence check of two models."""
+    """Outcome of an equivalence check of two models.
+
+    Attributes:
+        verification: verdict, certificate, measurement.
+        note: why there is no proof; empty if there is one.
+        seconds: time of each stage.
+        structure: how far the graphs agree.
+        permuted: number of channel factors that the proof permutes.
+        counterexample: an input on which the models part, by input name (ONNX's where B is an ONNX model).
+        layer: the first layer at which they part, by A's name.
+        search: the search for such an input, where there was one.
+    """
 
     verification: Verification
     note: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    structure: Structure | None = None
+    permuted: int = 0
+    counterexample: Mapping[str, ir.Array] | None = None
+    layer: str = ""
+    search: Search | None = None
 
     @property
     def verdict(self) -> str:
@@ -112,13 +144,41 @@ class CheckReport:
         """Whether no difference was found."""
         return self.verdict in EQUIVALENT
 
+    @property
+    def certain(self) -> bool:
+        """Whether equivalence is known rather than measured."""
+        return self.verdict in CERTAIN
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
+        structure = None
+        if self.structure is not None:
+            structure = asdict(self.structure)
+            del structure["values"]
         return {
             "verification": self.verification.to_dict(),
+            "structure": structure,
+            "permuted": self.permuted,
+            "layer": self.layer,
+            "search": None if self.search is None else asdict(self.search),
             "note": self.note,
             "seconds": dict(self.seconds),
         }
+
+    def save_counterexample(self, path: Path) -> None:
+        """Write the counterexample as an ``.npz`` file for ``--input`` (atomically).
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.counterexample is None:
+            raise ValueError("there is no counterexample: no difference was found")
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp.npz")
+        try:
+            np.savez(temporary, **dict(self.counterexample))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def degenerate_groups(graph: RescalingGraph, variables: Any) -> dict[str, int]:

@@ -7,7 +7,7 @@ brought to a normal form, whose weights are computed from the models'.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphnorm import ir
 from graphnorm.alignment.builder import Normal
@@ -60,7 +60,7 @@ def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
     return Pair(a, weights, WRITTEN, len(a.nodes), {}, dict(outputs)), ""
 
 
-def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching, tuple[Normal, Normal]]:
+def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching]:
     """Pair the normal forms of two graphs."""
     forms = normalise(a), normalise(b)
     found = match(forms[0].graph, forms[1].graph)
@@ -70,7 +70,7 @@ def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching, tuple[
         if one in forms[0].origin and two in forms[1].origin
     }
     if found.failure:
-        return None, found, forms
+        return None, replace(found, values=values)
     weights: dict[str, ir.Array] = {}
     computed: dict[str, Computed] = {}
     for name, leaf in forms[0].leaves.items():
@@ -82,12 +82,8 @@ def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching, tuple[
         weights[name] = held.value
         if not (leaf.direct and held.direct and leaf.value.dtype == held.value.dtype):
             computed[name] = Computed(leaf.size(), held.size(), min(leaf.eps, held.eps) or leaf.eps)
-    network = ir.Graph(**{**_fields(forms[0].graph), "values": _marked(forms, found)})
-    return Pair(network, weights, NORMAL, found.nodes, computed, values), found, forms
-
-
-def _fields(graph: ir.Graph) -> dict[str, object]:
-    return {name: getattr(graph, name) for name in graph.__dataclass_fields__}
+    network = replace(forms[0].graph, values=_marked(forms, found))
+    return Pair(network, weights, NORMAL, found.nodes, computed, values), replace(found, values=values)
 
 
 def _marked(forms: tuple[Normal, Normal], found: Matching) -> dict[str, ir.Value]:

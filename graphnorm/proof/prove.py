@@ -14,7 +14,7 @@ from graphnorm import ir
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.permutation.matching import find_permutation
 from graphnorm.permutation.symmetry import Permutation, Symmetry
-from graphnorm.proof.pairing import Pair, pair_normal, pair_written
+from graphnorm.proof.pairing import NORMAL, Pair, pair_normal, pair_written
 from graphnorm.proof.recovery import recover
 from graphnorm.verification.certificate import Certificate, Computed, check_certificate
 
@@ -30,13 +30,15 @@ class Structure:
         aligned: whether every output's computation has a counterpart.
         form: ``as written`` or ``normal form``.
         nodes: number of operators that were matched.
-        departure: where the graphs part; empty if they do not.
+        departure: where the graphs, as written, part; empty if they do not.
+        values: values of A -> their counterparts in B, as far as the walk came.
     """
 
     aligned: bool
     form: str
     nodes: int
     departure: str = ""
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ def attempt(a: ir.Graph, b: ir.Graph, permutations: bool = True, tell: Tell | No
             return Attempt(structure, proof, nearest=pair)
         notes.append(failure)
     say("normal forms")
-    other, found, _ = pair_normal(a, b)
+    other, found = pair_normal(a, b)
     if other is None:
         if pair is None:
-            structure = Structure(False, "normal form", found.nodes, found.failure)
+            structure = Structure(False, NORMAL, found.nodes, found.failure, found.values)
             return Attempt(structure, None, note=found.failure)
         return Attempt(structure, None, note=notes[0], nearest=pair)
     proof, failure = prove(other, permutations)

@@ -5,7 +5,7 @@ Used to name the first layer at which a rescaled model parts from the original.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,51 @@ def first_difference(
             if (_rms(off, within) > allowed).any():
                 return f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
     return ""
+
+
+def first_parting(
+    network: ir.Graph,
+    counterparts: Mapping[str, str],
+    runs: Sequence[tuple[Mapping[str, ir.Array], Mapping[str, ir.Array]]],
+) -> str:
+    """Name the first node whose result is no positive multiple, channel by channel, of its counterpart.
+
+    Args:
+        network: the original.
+        counterparts: value of the original -> value of the other model.
+        runs: hidden values of both models by their own names, on several inputs.
+    """
+    for node in network.nodes:
+        for name in node.outputs:
+            other = counterparts.get(name, "")
+            pairs = [(old[name], new[other]) for old, new in runs if name in old and other in new]
+            if not pairs or pairs[0][0].dtype.name not in ir.FLOAT_TYPES:
+                continue
+            if any(one.shape != two.shape for one, two in pairs):
+                continue
+            eps = ir.float_format(pairs[0][0].dtype).eps
+            if not _multiple([(one.astype(np.float64), two.astype(np.float64)) for one, two in pairs], eps):
+                return f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
+    return ""
+
+
+def _multiple(pairs: Sequence[tuple[Floats, Floats]], eps: float) -> bool:
+    """Whether the second tensors are the first ones times positive factors along some one axis."""
+    rank = pairs[0][0].ndim
+    for axis in dict.fromkeys((1, rank - 1, 0)):
+        if axis >= rank:
+            continue
+        one, two = (
+            np.concatenate([np.moveaxis(pair[i], axis, 0).reshape(pair[i].shape[axis], -1) for pair in pairs], 1)
+            for i in (0, 1)
+        )
+        with np.errstate(all="ignore"):
+            dot = (one * two).sum(1, keepdims=True)
+            factor = np.nan_to_num(np.maximum(dot, 0.0) / (one * one).sum(1, keepdims=True), nan=0.0, posinf=0.0)
+        off = np.sqrt(np.mean((two - factor * one) ** 2, axis=1))
+        if (off <= _TOLERANCE * eps * np.sqrt(np.mean(two**2, axis=1)) + 1e-300).all():
+            return True
+    return rank == 0
 
 
 def inexact_variables(graph: RescalingGraph, old: Mapping[str, ir.Array], x: Floats) -> npt.NDArray[np.int64]:
