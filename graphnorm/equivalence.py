@@ -19,7 +19,7 @@ from graphnorm.errors import InputError
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import CheckReport, Search, Verification
 from graphnorm.sources import Source, TorchSource, open_model
-from graphnorm.verification.layers import first_parting
+from graphnorm.verification.layers import LayerDistance, layer_distances
 from graphnorm.verification.measure import Judge, Measurement, battery, measure
 from graphnorm.verification.search import GRADIENT, RANDOM, find_difference, smallest
 
@@ -41,6 +41,7 @@ def check(
     device: str = "auto",
     permutations: bool = True,
     seconds: float = 20.0,
+    layers: bool = False,
     progress: Tell | None = None,
 ) -> CheckReport:
     """Compare two models (torch modules, exported programs, ONNX models or files, also mixed).
@@ -54,6 +55,7 @@ def check(
         device: where to run.
         permutations: look for a permutation of hidden channels, too.
         seconds: for runs and search without a proof, beyond the first inputs.
+        layers: compare hidden values even where the outputs agree.
         progress: called with the name of each stage.
 
     Raises:
@@ -79,15 +81,18 @@ def check(
         tell("searching for a difference")
         measurement, parted, search = _searched(first, second, judge, inputs, measurement, seconds / 2)
     clock.append(time.perf_counter())
-    layer = ""
+    compared: list[LayerDistance] = []
     if parted is not None:
-        tell("naming the layer")
+        tell("shrinking the counterexample")
         parted = smallest(judge, parted, _SHRINK_SECONDS)
-        layer = _first_layer(first, second, found, [parted, *(x for _, x in inputs[:_LAYER_INPUTS])])
+    if parted is not None or layers:
+        tell("comparing layers")
+        several = [arrays for _, arrays in inputs[:_LAYER_INPUTS]]
+        compared = _layers(first, second, found, several if parted is None else [parted, *several])
     clock.append(time.perf_counter())
     stages = ("trace", "prove", "verify", "locate")
     laps = dict(zip(stages, (end - start for start, end in zip(clock, clock[1:], strict=False)), strict=True))
-    return _report(first, second, found, measurement, parted, layer, search, laps)
+    return _report(first, second, found, measurement, parted, compared, search, laps)
 
 
 def check_signatures(a: ir.Graph, b: ir.Graph) -> None:
@@ -112,7 +117,7 @@ def _report(
     found: Attempt,
     measurement: Measurement,
     parted: list[ir.Array] | None,
-    layer: str,
+    layers: Sequence[LayerDistance],
     search: Search | None,
     seconds: Mapping[str, float],
 ) -> CheckReport:
@@ -131,7 +136,7 @@ def _report(
         structure=found.structure,
         permuted=0 if found.proof is None else len(found.proof.permutation),
         counterexample=None if parted is None else dict(zip(names, parted, strict=True)),
-        layer=layer,
+        layers=tuple(layers),
         search=search,
     )
 
@@ -172,18 +177,18 @@ def _searched(
     return replace(measurement, agrees=False, bit_identical=False, **worse), parted, search
 
 
-def _first_layer(
+def _layers(
     first: Source, second: Source, found: Attempt, inputs: Sequence[Sequence[ir.Array]]
-) -> str:
-    """The first tensor at which the models part, up to positive factors per channel."""
+) -> list[LayerDistance]:
+    """How far each layer's results are from their counterparts; empty where none can be recorded."""
     values = found.nearest.values if found.nearest is not None else found.structure.values
     if not values:
-        return ""
+        return []
     try:
         runs = [
             (first.hidden_values(first.model, arrays), second.hidden_values(second.model, arrays))
             for arrays in inputs
         ]
     except (InputError, RuntimeError, ValueError):  # a model whose hidden values cannot be recorded
-        return ""
-    return first_parting(first.network, values, runs)
+        return []
+    return layer_distances(first.network, values, runs)

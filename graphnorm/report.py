@@ -14,6 +14,7 @@ from graphnorm import ir
 from graphnorm.graph import Cause, RescalingGraph
 from graphnorm.proof.prove import Structure
 from graphnorm.verification.certificate import Certificate
+from graphnorm.verification.layers import LayerDistance
 from graphnorm.verification.measure import Measurement
 
 EQUIVALENT = ("identical", "proved", "agrees")
@@ -121,7 +122,7 @@ class CheckReport:
         structure: how far the graphs agree.
         permuted: number of channel factors that the proof permutes.
         counterexample: an input on which the models part, by input name (ONNX's where B is an ONNX model).
-        layer: the first layer at which they part, by A's name.
+        layers: how far each layer of A is from its counterpart, where that was compared.
         search: the search for such an input, where there was one.
     """
 
@@ -131,7 +132,7 @@ class CheckReport:
     structure: Structure | None = None
     permuted: int = 0
     counterexample: Mapping[str, ir.Array] | None = None
-    layer: str = ""
+    layers: tuple[LayerDistance, ...] = ()
     search: Search | None = None
 
     @property
@@ -143,6 +144,11 @@ class CheckReport:
     def equivalent(self) -> bool:
         """Whether no difference was found."""
         return self.verdict in EQUIVALENT
+
+    @property
+    def layer(self) -> str:
+        """The first layer at which the models part; empty if none is known."""
+        return next((item.layer for item in self.layers if item.parted), "")
 
     @property
     def certain(self) -> bool:
@@ -160,6 +166,7 @@ class CheckReport:
             "structure": structure,
             "permuted": self.permuted,
             "layer": self.layer,
+            "layers": [asdict(item) for item in self.layers],
             "search": None if self.search is None else asdict(self.search),
             "note": self.note,
             "seconds": dict(self.seconds),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from graphnorm.cli.group import NOT_EQUIVALENT, ReportingGroup
+from graphnorm.cli.group import ReportingGroup
 
 app = typer.Typer(
     name="graphnorm",
@@ -168,45 +168,6 @@ def inspect(
     for item in explained:
         for line in explanation_lines(item):
             out.print(line, soft_wrap=True)
-
-
-@app.command()
-def check(
-    a: Annotated[str, typer.Argument(metavar="A", help="The reference. " + _MODEL)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The model to judge, of any of these kinds.")],
-    inputs: InputOption = None,
-    weights_a: Annotated[
-        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
-    ] = None,
-    weights_b: Annotated[
-        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
-    ] = None,
-    device: DeviceOption = "auto",
-    json_path: JsonOption = None,
-    seed: SeedOption = 0,
-) -> None:
-    """Judge whether two models are the same function: by proof where there is one, and by running them."""
-    from graphnorm.cli import display
-    from graphnorm.cli.files import check_json, write_json
-    from graphnorm.model_inputs import parse_inputs
-    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
-
-    specs = [parse_model(a), parse_model(b)]
-    used = [path for path in (specs[0].path, specs[1].path, weights_a, weights_b) if path is not None]
-    check_json(json_path, used)
-    with display.progress("loading") as tell:
-        given = parse_inputs(inputs or [])
-        both = [
-            open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
-        ]
-        tell("comparing")
-        from graphnorm.equivalence import check as run
-
-        report = run(both[0].model, both[1].model, **shared_inputs(*both), device=device)
-    write_json({**report.to_dict(), "a": a, "b": b}, json_path)
-    display.console(json_path).print(display.check_table(report, a, b))
-    if not report.equivalent:
-        raise typer.Exit(NOT_EQUIVALENT)
 
 
 @app.command()

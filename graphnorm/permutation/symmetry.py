@@ -66,6 +66,11 @@ class Symmetry:
         return found
 
 
+def inverse(permutation: Mapping[int, Integers]) -> Permutation:
+    """The permutation that undoes one."""
+    return {factor: np.argsort(order) for factor, order in permutation.items()}
+
+
 def symmetry(network: ir.Graph) -> Symmetry:
     """Walk a network once."""
     walk = Walk(network)

@@ -13,7 +13,7 @@ import numpy as np
 from graphnorm import ir
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.permutation.matching import find_permutation
-from graphnorm.permutation.symmetry import Permutation, Symmetry
+from graphnorm.permutation.symmetry import Permutation, inverse
 from graphnorm.proof.pairing import NORMAL, Pair, pair_normal, pair_written
 from graphnorm.proof.recovery import recover
 from graphnorm.verification.certificate import Certificate, Computed, check_certificate
@@ -47,11 +47,10 @@ class Proof:
 
     Attributes:
         pair: the networks.
-        graph: A's rescaling graph, with permuted weights if there is a permutation.
+        graph: A's rescaling graph.
         x: log-scale of each label.
         certificate: its check.
-        permutation: of A's hidden channels, before the rescaling.
-        symmetry: what the permutation's factors are.
+        permutation: of hidden channels, after the rescaling.
     """
 
     pair: Pair
@@ -59,7 +58,6 @@ class Proof:
     x: Floats
     certificate: Certificate
     permutation: Permutation = field(default_factory=dict)
-    symmetry: Symmetry | None = None
 
 
 @dataclass(frozen=True)
@@ -121,12 +119,13 @@ def prove(pair: Pair, permutations: bool = True) -> tuple[Proof | None, str]:
     allowed, permutation = find_permutation(graph, pair.weights)
     if not permutation:
         return None, failure
-    sums = allowed.apply(permutation, {name: held.old for name, held in pair.computed.items()})
-    computed = {name: replace(held, old=sums[name]) for name, held in pair.computed.items()}
-    network = replace(pair.network, weights=allowed.apply(permutation, pair.network.weights))
-    proof, other = _certified(pair, replace(graph, network=network), pair.weights, computed)
+    back = inverse(permutation)
+    weights = allowed.apply(back, pair.weights)
+    sums = allowed.apply(back, {name: held.new for name, held in pair.computed.items()})
+    computed = {name: replace(held, new=sums[name]) for name, held in pair.computed.items()}
+    proof, other = _certified(pair, graph, weights, computed)
     if proof is not None:
-        return replace(proof, permutation=permutation, symmetry=allowed), ""
+        return replace(proof, permutation=permutation), ""
     return None, f"{failure}; with the nearest permutation, {other}"
 
 

@@ -259,7 +259,9 @@ def _relative_errors(new: ir.Array, exact: ir.Array) -> ir.Array:
     """|new - exact| over the outputs' root mean square, entry by entry."""
     if new.shape != exact.shape or new.dtype.name not in ir.FLOAT_TYPES:
         return np.empty(0)
-    off, size = np.abs(new.astype(np.float64) - exact.astype(np.float64)), _rms(exact.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        off = np.abs(new.astype(np.float64) - exact.astype(np.float64))
+        size = _rms(exact.astype(np.float64))
     found = off[np.isfinite(off)] / size if size > 0 and np.isfinite(size) else np.empty(0)
     return np.asarray(found).ravel()
 

@@ -1,0 +1,90 @@
+"""``graphnorm check``: are two models the same function?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphnorm.cli.commands import DeviceOption, InputOption, JsonOption, SeedOption, app
+from graphnorm.cli.group import NOT_EQUIVALENT
+
+_MODEL = "An .onnx or .pt2 file, timm:NAME, torchvision:NAME, or module.path:callable."
+
+
+@app.command()
+def check(
+    a: Annotated[str, typer.Argument(metavar="A", help="The reference. " + _MODEL)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The model to judge, of any of these kinds.")],
+    inputs: InputOption = None,
+    weights_a: Annotated[
+        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
+    ] = None,
+    weights_b: Annotated[
+        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
+    ] = None,
+    permutations: Annotated[
+        bool,
+        typer.Option("--permutations/--no-permutations", help="Look for permuted hidden channels too."),
+    ] = True,
+    require_proof: Annotated[
+        bool, typer.Option("--require-proof", help="Exit 1 unless identical or proved.")
+    ] = False,
+    counterexample: Annotated[
+        Path | None,
+        typer.Option("--counterexample", metavar="OUT.npz", help="Where to save an input that differs."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="OUT.html", help="Write the report as a page.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="For runs and search where there is no proof.")
+    ] = 20.0,
+    device: DeviceOption = "auto",
+    json_path: JsonOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Judge whether two models are the same function: by proof where there is one, and by running them.
+
+    Verdicts: identical (same graph, same bits), proved (a certificate for all inputs), agrees (on all inputs
+    that were tried), differs. Exit code 1 if they differ.
+    """
+    from graphnorm.cli import display
+    from graphnorm.cli.check_page import write_page
+    from graphnorm.cli.check_table import check_table
+    from graphnorm.cli.files import check_file, check_json, write_json
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
+
+    specs = [parse_model(a), parse_model(b)]
+    used = [path for path in (specs[0].path, specs[1].path, weights_a, weights_b) if path is not None]
+    check_json(json_path, used)
+    check_file("--counterexample", counterexample, ".npz", used)
+    check_file("--html", html, ".html", used)
+    with display.progress("loading") as tell:
+        given = parse_inputs(inputs or [])
+        both = [
+            open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
+        ]
+        from graphnorm.equivalence import check as run
+
+        report = run(
+            both[0].model,
+            both[1].model,
+            **shared_inputs(*both),
+            device=device,
+            permutations=permutations,
+            seconds=seconds,
+            layers=html is not None,
+            progress=tell,
+        )
+        if counterexample is not None and report.counterexample is not None:
+            report.save_counterexample(counterexample)
+    write_json({**report.to_dict(), "a": a, "b": b}, json_path)
+    if html is not None:
+        write_page(report, a, b, html)
+    saved = str(counterexample) if counterexample is not None and report.counterexample is not None else ""
+    display.console(json_path).print(check_table(report, a, b, saved))
+    if not report.equivalent or (require_proof and not report.certain):
+        raise typer.Exit(NOT_EQUIVALENT)
