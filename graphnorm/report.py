@@ -67,6 +67,7 @@ class Report:
         unknown: operators without a rule -> the nodes pinned by them.
         energy: layer -> (before, after), sum |w|^p of each multiplicative weight.
         verification: verdict and evidence.
+        permuted: number of channel factors that were put in order.
         seconds: time of each stage.
         clips: with ``rewrite_clips``: names of the clips ``rewritten``, and of those ``left`` with reasons.
     """
@@ -81,6 +82,7 @@ class Report:
     unknown: Mapping[str, list[str]]
     energy: Mapping[str, tuple[float, float]]
     verification: Verification
+    permuted: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     clips: Mapping[str, tuple[str, ...]] | None = None
 
@@ -97,6 +99,7 @@ class Report:
             "unknown_operators": {op: list(where) for op, where in self.unknown.items()},
             "energy": {name: {"before": b, "after": a} for name, (b, a) in self.energy.items()},
             "verification": self.verification.to_dict(),
+            "permuted": self.permuted,
             "seconds": dict(self.seconds),
             "clips": None if self.clips is None else {key: list(names) for key, names in self.clips.items()},
         }

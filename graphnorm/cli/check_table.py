@@ -57,7 +57,7 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
             )
         )
         found.append(
-            ("ran on", f"A {measured.device}; B {measured.new_device}; anchor {measured.anchor}")
+            ("ran on", f"A {measured.runtimes[0]}; B {measured.runtimes[1]}; anchor {measured.anchor}")
         )
     if report.search is not None:
         found.append(

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from graphnorm.cli.commands import DeviceOption, InputOption, JsonOption, SeedOption, app
+from graphnorm.cli.commands import MODEL, DeviceOption, InputOption, JsonOption, SeedOption, app
 from graphnorm.cli.group import NOT_EQUIVALENT
-
-_MODEL = "An .onnx or .pt2 file, timm:NAME, torchvision:NAME, or module.path:callable."
 
 
 @app.command()
 def check(
-    a: Annotated[str, typer.Argument(metavar="A", help="The reference. " + _MODEL)],
+    a: Annotated[str, typer.Argument(metavar="A", help="The reference. " + MODEL)],
     b: Annotated[str, typer.Argument(metavar="B", help="The model to judge, of any of these kinds.")],
     inputs: InputOption = None,
     weights_a: Annotated[

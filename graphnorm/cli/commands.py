@@ -29,8 +29,8 @@ class Mode(StrEnum):
     exact = "exact"
 
 
-_MODEL = "An .onnx or .pt2 file, timm:NAME, torchvision:NAME, or module.path:callable."
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
+MODEL = "An .onnx or .pt2 file, timm:NAME, torchvision:NAME, or module.path:callable."
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
 InputOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -44,6 +44,7 @@ class Runner(Runnable, Protocol):
     """A model whose noise can be measured too."""
 
     device: str
+    runtime: str  # what runs it, and where
     tiny: float  # difference that never counts, in float epsilons of the outputs' root mean square
 
     def reference(self, inputs: Sequence[ir.Array]) -> Reference:
@@ -84,7 +85,7 @@ class Measurement:
         device: where it ran.
         failure: the input and output on which they part; empty if none.
         parted: index of that input among those tried.
-        new_device: where the new model ran.
+        runtimes: what ran the original and the new model, and where.
         kinds: kind of input -> how many of it were tried.
         errors: histogram of log10 of the relative errors on all inputs: (first edge, width, counts).
     """
@@ -99,7 +100,7 @@ class Measurement:
     device: str
     failure: str = ""
     parted: int | None = None
-    new_device: str = ""
+    runtimes: tuple[str, str] = ("", "")
     kinds: dict[str, int] = field(default_factory=dict)
     errors: tuple[float, float, list[int]] = (-10.0, 0.5, [])
 
@@ -251,7 +252,7 @@ def measure(
     if 0 < worst.noise < np.inf and np.isfinite(worst.rmse_ratio):
         worst = replace(worst, rmse_ratio=worst.rmse / worst.noise)
     return replace(
-        worst, new_device=new.device, kinds=kinds, errors=(first, width, [int(n) for n in counts])
+        worst, runtimes=(original.runtime, new.runtime), kinds=kinds, errors=(first, width, [int(n) for n in counts])
     )
 
 

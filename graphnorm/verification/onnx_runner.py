@@ -37,6 +37,10 @@ class OnnxRunner:
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         self._session = _session(model, options, provider)
+        used = self._session.get_providers()[0]
+        if used != provider:
+            raise InputError(f"onnxruntime offers {provider} and does not start it; use --device cpu")
+        self.runtime = f"onnxruntime {onnxruntime.__version__} {used}"
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """All outputs; sequence and map outputs are flattened to their arrays."""

@@ -38,6 +38,7 @@ class TorchRunner:
     ) -> None:
         self._model, self._example, self._double = model, example, double
         self.device = pick_device(device)
+        self.runtime = f"torch {torch.__version__} on {self.device}"
         module = model.module() if isinstance(model, ExportedProgram) else model
         self._module: nn.Module = copy.deepcopy(module).to(self.device)
         if double:
