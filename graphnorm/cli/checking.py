@@ -86,3 +86,48 @@ def check(
     display.console(json_path).print(check_table(report, a, b, saved))
     if not report.equivalent or (require_proof and not report.certain):
         raise typer.Exit(NOT_EQUIVALENT)
+
+
+@app.command("verify-certificate")
+def verify_certificate(
+    a: Annotated[str, typer.Argument(metavar="A", help="The original. " + MODEL)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The re-parameterised model.")],
+    certificate: Annotated[Path, typer.Argument(metavar="CERT.json", help="Of canonicalize --certificate.")],
+    inputs: InputOption = None,
+    weights_a: Annotated[
+        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
+    ] = None,
+    weights_b: Annotated[
+        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
+    ] = None,
+    json_path: JsonOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Check a certificate without trusting what wrote it: all but the vectors is derived anew from A and B."""
+    from dataclasses import asdict
+
+    from graphnorm.cli import display
+    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
+
+    specs = [parse_model(a), parse_model(b)]
+    used = [path for path in (specs[0].path, specs[1].path, certificate, weights_a, weights_b) if path]
+    check_json(json_path, used)
+    with display.progress("loading") as tell:
+        given = parse_inputs(inputs or [])
+        both = [
+            open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
+        ]
+        tell("verifying")
+        from graphnorm.certificates.verify import verify_certificate as run
+
+        found = run(both[0].model, both[1].model, certificate, **shared_inputs(*both))
+    write_json({**asdict(found), "a": a, "b": b, "file": str(certificate)}, json_path)
+    out = display.console(json_path)
+    if found.valid:
+        out.print(f"[green]valid[/green]: every weight within {found.worst_ulp:.2g} half ulps of its coefficient")
+    else:
+        out.print("[red]rejected[/red]: ", end="")
+        out.print(found.failure, markup=False)
+        raise typer.Exit(NOT_EQUIVALENT)

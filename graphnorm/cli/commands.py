@@ -79,6 +79,17 @@ def canonicalize(
             help="First make weights of the bounds of ReLU6, Hardtanh and Clip, one per channel (exact).",
         ),
     ] = False,
+    permute: Annotated[
+        bool, typer.Option("--permute", help="Put hidden channels in a canonical order, too.")
+    ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            metavar="CERT.json",
+            help="Write what verify-certificate needs (and CERT.safetensors beside it).",
+        ),
+    ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Write without proof and runs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
     json_path: JsonOption = None,
@@ -87,7 +98,13 @@ def canonicalize(
 ) -> None:
     """Rescale a model to the unique minimum of its weights' norm, keeping its function."""
     from graphnorm.cli import display
-    from graphnorm.cli.files import check_carries_graph, check_json, check_output, write_json
+    from graphnorm.cli.files import (
+        check_carries_graph,
+        check_certificate_file,
+        check_json,
+        check_output,
+        write_json,
+    )
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
 
@@ -95,6 +112,7 @@ def canonicalize(
     used = [path for path in (spec.path, weights) if path is not None]
     check_output(output, spec.kind, used, force)
     check_json(json_path, [*used, output])
+    check_certificate_file(certificate, [*used, output])
     if rewrite_clips:
         check_carries_graph(output)
     with display.progress("loading") as tell:
@@ -109,12 +127,17 @@ def canonicalize(
             mode=mode.value,
             tol=tol,
             rewrite_clips=rewrite_clips,
+            permute=permute,
             verify=not no_verify,
             device=device,
             progress=tell,
         )
         tell("writing")
         result.source.save(result.model, output, force)
+        if certificate is not None:
+            from graphnorm.certificates.verify import save_certificate
+
+            save_certificate(result, certificate, output)
     write_json({**result.report.to_dict(), "weights": opened.weights, "output": str(output)}, json_path)
     out = display.console(json_path)
     out.print(display.report_table(result.report, model, str(output), opened.weights))
