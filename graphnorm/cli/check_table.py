@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from graphnorm.fingerprint.compute import Fingerprint
     from graphnorm.report import CheckReport
 
 COLOURS = {"identical": "green", "proved": "green", "agrees": "yellow", "differs": "red"}
@@ -74,3 +75,18 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
         found.append(("counterexample", f"{filled} of {entries} entries are not zero{where}"))
     found.append(("seconds", ", ".join(f"{stage} {value:.2f}" for stage, value in report.seconds.items())))
     return found
+
+
+def fingerprint_table(found: Fingerprint, title: str) -> Table:
+    """The invariants in a few lines."""
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("id", found.id)
+    table.add_row("graph", found.graph[:16])
+    for name, value in found.path_norms.items():
+        table.add_row(f"path-norm {name}", "not defined here" if value is None else f"{value:.6g}")
+    shown = ", ".join(f"{mass:.6g}" for mass in found.masses[:6])
+    more = f" and {len(found.masses) - 6} more" if len(found.masses) > 6 else ""
+    table.add_row("balanced masses", shown + more)
+    return table

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from graphnorm.cli.commands import MODEL, DeviceOption, InputOption, JsonOption, SeedOption, app
+from graphnorm.cli.commands import (
+    MODEL,
+    DeviceOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    WeightsOption,
+    app,
+)
 from graphnorm.cli.group import NOT_EQUIVALENT
 
 
@@ -130,4 +139,45 @@ def verify_certificate(
     else:
         out.print("[red]rejected[/red]: ", end="")
         out.print(found.failure, markup=False)
+        raise typer.Exit(NOT_EQUIVALENT)
+
+
+@app.command()
+def fingerprint(
+    model: ModelArgument,
+    compare: Annotated[
+        str | None, typer.Option("--compare", metavar="OTHER", help="Another model; exit 1 if it differs.")
+    ] = None,
+    inputs: InputOption = None,
+    weights: WeightsOption = None,
+    json_path: JsonOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Print invariants that no rescaling and no permutation of hidden channels changes."""
+    from graphnorm.cli import display
+    from graphnorm.cli.check_table import fingerprint_table
+    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.fingerprint.compute import differences, fingerprint_of
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model
+
+    names = [model] if compare is None else [model, compare]
+    specs = [parse_model(name) for name in names]
+    check_json(json_path, [spec.path for spec in specs if spec.path is not None])
+    with display.progress("loading") as tell:
+        given = parse_inputs(inputs or [])
+        opened = [open_spec(spec, given, weights if i == 0 else None, seed) for i, spec in enumerate(specs)]
+        tell("computing invariants")
+        found = [fingerprint_of(item.model, **item.arguments) for item in opened]
+    different = differences(*found) if compare is not None else []
+    write_json(
+        {"fingerprints": {name: item.to_dict() for name, item in zip(names, found, strict=True)},
+         "differences": different}, json_path,
+    )  # fmt: skip
+    out = display.console(json_path)
+    for name, item in zip(names, found, strict=True):
+        out.print(fingerprint_table(item, name))
+    for line in different:
+        out.print(f"[red]differs[/red]: {line}")
+    if different:
         raise typer.Exit(NOT_EQUIVALENT)

@@ -51,8 +51,12 @@ def find_permutation(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> tu
 
 def balanced(graph: RescalingGraph, tol: float = 1e-8) -> dict[str, Floats]:
     """The weights at the least sum of squares over all rescalings, in float64."""
-    solution = solve(build_problem(graph), tol, 300)
-    x = graph.log_scales(solution.z)
+    return rebalanced(graph, solve(build_problem(graph), tol, 300).z)
+
+
+def rebalanced(graph: RescalingGraph, z: Floats) -> dict[str, Floats]:
+    """All weights under the rescaling `z`, in float64."""
+    x = graph.log_scales(z)
     demands: dict[str, list[Demand]] = {}
     for demand in graph.movable():
         demands.setdefault(demand.weight, []).append(demand)
