@@ -307,7 +307,7 @@ def _permuted(
     measured = _measured(original, source.runner(emitted, device), proof, device)
     if measured.verdict == "differs":
         raise NotEquivalentError(
-            f"{source.network.name}: with its channels permuted it is not the same function: {measured.failure}"
+            f"{source.network.name}: permuted, it is not the same function: {measured.failure}"
         )
     return emitted, measured
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -84,14 +85,14 @@ def check(
     compared: list[LayerDistance] = []
     if parted is not None:
         tell("shrinking the counterexample")
-        parted = smallest(judge, parted, _SHRINK_SECONDS)
+        parted = smallest(judge, parted, min(_SHRINK_SECONDS, seconds / 4))
     if parted is not None or layers:
         tell("comparing layers")
         several = [arrays for _, arrays in inputs[:_LAYER_INPUTS]]
         compared = _layers(first, second, found, several if parted is None else [parted, *several])
     clock.append(time.perf_counter())
     stages = ("trace", "prove", "verify", "locate")
-    laps = dict(zip(stages, (end - start for start, end in zip(clock, clock[1:], strict=False)), strict=True))
+    laps = dict(zip(stages, (end - start for start, end in itertools.pairwise(clock)), strict=True))
     return _report(first, second, found, measurement, parted, compared, search, laps)
 
 
@@ -173,8 +174,8 @@ def _searched(
         return measurement, None, search
     found = judge(parted)
     failure = found.failure.replace(":", f" on an input found by {method}:", 1)
-    worse = {"rmse_ratio": found.ratio, "rmse": found.rmse, "noise": found.noise, "failure": failure}
-    return replace(measurement, agrees=False, bit_identical=False, **worse), parted, search
+    worse = replace(measurement, rmse_ratio=found.ratio, rmse=found.rmse, noise=found.noise)
+    return replace(worse, agrees=False, bit_identical=False, failure=failure), parted, search
 
 
 def _layers(

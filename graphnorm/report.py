@@ -185,7 +185,7 @@ class CheckReport:
             raise ValueError("there is no counterexample: no difference was found")
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp.npz")
         try:
-            np.savez(temporary, **dict(self.counterexample))
+            np.savez(temporary, allow_pickle=False, **self.counterexample)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -123,7 +123,7 @@ def reciprocal(b: Builder, term: Term) -> Term:
 
 
 def power(b: Builder, term: Term, exponent: float) -> Term:
-    """x to a number; squares are products, halves roots, and -1 the reciprocal."""
+    """X to a number; squares are products, halves roots, and -1 the reciprocal."""
     leaf = b.leaf(term)
     if leaf is not None:
         return leaves.power(leaf, exponent)
@@ -181,8 +181,8 @@ def matmul(b: Builder, first: Term, second: Term) -> Term:
     full = (*batch, first.shape[-2], second.shape[-1])
     if first.shape[:-2] == second.shape[:-2] and isinstance(first, Data) and isinstance(second, Data):
         count = int(np.prod(batch))
-        pair = [b.reshape(term, (count, *term.shape[-2:])) for term in (first, second)]
-        return b.reshape(_product(b, *pair, (count, *full[-2:])), full)
+        left, right = (b.reshape(term, (count, *term.shape[-2:])) for term in (first, second))
+        return b.reshape(_product(b, left, right, (count, *full[-2:])), full)
     return _product(b, first, second, full)
 
 

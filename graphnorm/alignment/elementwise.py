@@ -129,7 +129,7 @@ def _bound(node: ir.Node, operands: Operands, index: int, name: str, absent: flo
 
 @lowers("Gelu")
 def gelu(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
-    """x (1 + erf(x / sqrt 2)) / 2; with tanh x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    """X (1 + erf(x / sqrt 2)) / 2; with tanh x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
     x = operands[0]
     if not isinstance(x, Data):
         return None

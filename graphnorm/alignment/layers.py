@@ -150,15 +150,20 @@ def pool(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
     if kernel == x.shape[2:] and math.prod(shape[2:]) == 1 and not padded and len(x.shape) > 2:
         op = "ReduceMax" if node.op == "MaxPool" else "ReduceMean"
         return [reduce(b, op, x, range(2, len(x.shape)))]
-    if int(node.attributes.get("ceil_mode", 0)):
-        reach = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(
-            shape[2:], attributes["strides"], kernel, attributes["dilations"], strict=True)]  # fmt: skip
-        room = [n + p + q for n, p, q in zip(
-            x.shape[2:], attributes["pads"][: len(kernel)], attributes["pads"][len(kernel) :], strict=True)]  # fmt: skip
-        if any(r > n for r, n in zip(reach, room, strict=True)):  # the last window hangs over
-            attributes["ceil_mode"] = 1
+    if int(node.attributes.get("ceil_mode", 0)) and _overhangs(attributes, x.shape[2:], shape[2:]):
+        attributes["ceil_mode"] = 1
     made = b.node(node.op, [x.times(1 / x.factor)], shape, x.dtype, attributes, results[0].dynamic)
     return [made.times(x.factor)]
+
+
+def _overhangs(attributes: dict[str, Any], sizes: Shape, result: Shape) -> bool:
+    """Whether the last window reaches beyond the padded operand."""
+    for i, (size, count) in enumerate(zip(sizes, result, strict=True)):
+        stride, dilation = attributes["strides"][i], attributes["dilations"][i]
+        reach = (count - 1) * stride + (attributes["kernel_shape"][i] - 1) * dilation + 1
+        if reach > size + attributes["pads"][i] + attributes["pads"][len(sizes) + i]:
+            return True
+    return False
 
 
 @lowers("LayerNormalization", "RMSNormalization")

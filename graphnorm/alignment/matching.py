@@ -155,8 +155,8 @@ def signatures(graph: ir.Graph) -> dict[str, str]:
     for name in graph.weights:
         found[name] = _hash("held", graph.values[name].shape)
     for name, array in graph.constants.items():
-        exact = () if array.dtype.name in ir.FLOAT_TYPES else array.tobytes()
-        found[name] = _hash("held", array.shape, exact)
+        content = b"" if array.dtype.name in ir.FLOAT_TYPES else array.tobytes()
+        found[name] = _hash("held", array.shape, content)
     for node in graph.nodes:
         operands = [found[name] for name in node.inputs]
         if node.op in COMMUTATIVE:

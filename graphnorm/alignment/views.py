@@ -60,7 +60,9 @@ def whole(shape: Shape) -> View:
     return View((math.prod(shape),), (0,), shape)
 
 
-def _refinement(first: Sequence[int], second: Sequence[int]) -> tuple[list[list[int]], list[list[int]]] | None:
+def _refinement(
+    first: Sequence[int], second: Sequence[int]
+) -> tuple[list[list[int]], list[list[int]]] | None:
     """Both factorisations of one size, cut at the strides of both; None if these are incompatible."""
     if math.prod(first) == 0:
         return None

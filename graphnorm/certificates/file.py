@@ -103,7 +103,9 @@ def read(path: Path) -> CertificateFile:
         held = json.loads(path.read_text(encoding="utf-8"))
         data = vectors_path(path).read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: no such file; a certificate is a .json and a .safetensors file") from error
+        raise InputError(
+            f"{error.filename}: no such file; a certificate is a .json and a .safetensors file"
+        ) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: no JSON: {error}") from error
     claims = _claims(path, held)
@@ -129,7 +131,9 @@ def _claims(path: Path, held: Any) -> Claims:
     claims = Claims(**{name: held[name] for name in names})
     for name in names:
         value = getattr(claims, name)
-        kind: Any = str if name[1:2] == "_" or name == "vectors" else bool if name == "exact" else (int, float)
+        kind: Any = (
+            str if name[1:2] == "_" or name == "vectors" else bool if name == "exact" else (int, float)
+        )
         if not isinstance(value, kind) and not (name == "gap" and value is None):
             raise InputError(f"{path}: {name} is {value!r}")
     return claims

@@ -41,7 +41,7 @@ def save_certificate(result: Result, path: Path, written: Path | None = None) ->
     Raises:
         InputError: clips were rewritten, so that A is not the graph that the certificate is about.
     """
-    source, graph = result.source, result.graph
+    source = result.source
     if result.report.clips is not None and result.report.clips["rewritten"]:
         raise InputError(
             "a certificate is about one graph, and rewritten clips are another: write the model with "

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from graphnorm.report import CheckReport
 
 _COLOURS = {"identical": "#1a7f37", "proved": "#1a7f37", "agrees": "#9a6700", "differs": "#cf222e"}
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1f2328}
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;
+max-width:60rem;padding:0 1rem;color:#1f2328}
 h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:2rem}td{padding:.15rem .8rem .15rem 0;vertical-align:top}
 td:first-child{font-weight:600;white-space:nowrap}text{font:11px system-ui,sans-serif;fill:#57606a}"""
 _WIDTH, _HEIGHT, _ROW = 760, 160, 16
@@ -32,7 +33,9 @@ def write_page(report: CheckReport, first: str, second: str, path: Path) -> None
 
 def page(report: CheckReport, first: str, second: str) -> str:
     """The page's text."""
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in stages(report))
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in stages(report)
+    )
     title = f"{escape(first)} against {escape(second)}"
     verdict = f'<span style="color:{_COLOURS[report.verdict]}">{report.verdict}</span>'
     parts = [f"<h1>{title}: {verdict}</h1><table>{rows}</table>"]

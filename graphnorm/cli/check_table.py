@@ -42,7 +42,10 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
     if certificate is not None:
         permuted = f", {report.permuted} groups of channels permuted" if report.permuted else ""
         found.append(
-            ("proof", f"every weight within {certificate.worst_ulp:.2g} half ulps of its coefficient{permuted}")
+            (
+                "proof",
+                f"every weight within {certificate.worst_ulp:.2g} half ulps of its coefficient{permuted}",
+            )
         )
     elif report.note:
         found.append(("no proof", report.note))
@@ -62,7 +65,10 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
         )
     if report.search is not None:
         found.append(
-            ("search", f"{report.search.method}: {report.search.inputs} inputs in {report.search.seconds:.1f} s")
+            (
+                "search",
+                f"{report.search.method}: {report.search.inputs} inputs in {report.search.seconds:.1f} s",
+            )
         )
     if report.verification.failure:
         found.append(("failure", report.verification.failure))

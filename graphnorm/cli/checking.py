@@ -112,7 +112,7 @@ def verify_certificate(
     json_path: JsonOption = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Check a certificate without trusting what wrote it: all but the vectors is derived anew from A and B."""
+    """Check a certificate without trusting what wrote it: all is derived anew from A and B."""
     from dataclasses import asdict
 
     from graphnorm.cli import display
@@ -135,7 +135,9 @@ def verify_certificate(
     write_json({**asdict(found), "a": a, "b": b, "file": str(certificate)}, json_path)
     out = display.console(json_path)
     if found.valid:
-        out.print(f"[green]valid[/green]: every weight within {found.worst_ulp:.2g} half ulps of its coefficient")
+        out.print(
+            f"[green]valid[/green]: every weight within {found.worst_ulp:.2g} half ulps of its coefficient"
+        )
     else:
         out.print("[red]rejected[/red]: ", end="")
         out.print(found.failure, markup=False)

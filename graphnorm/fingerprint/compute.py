@@ -80,11 +80,12 @@ def balanced_masses(graph: RescalingGraph) -> tuple[float, ...]:
     lost = np.zeros(graph.solution.count, dtype=bool)
     lost[solution.degenerate] = True
     unstable = np.asarray(graph.solution.basis @ lost.astype(np.float64)) != 0
-    found: list[float] = []
-    for demand in graph.demands:
-        if demand.role == "weight" and not any(unstable[labels].any() for _, labels in demand.terms):
-            found.append(float(np.square(weights[demand.weight]).sum()))
-    return tuple(sorted(found, reverse=True))
+    stable = [
+        demand.weight
+        for demand in graph.demands
+        if demand.role == "weight" and not any(unstable[labels].any() for _, labels in demand.terms)
+    ]
+    return tuple(sorted((float(np.square(weights[name]).sum()) for name in stable), reverse=True))
 
 
 def differences(first: Fingerprint, second: Fingerprint) -> list[str]:
@@ -104,8 +105,8 @@ def differences(first: Fingerprint, second: Fingerprint) -> list[str]:
         off = [i for i, pair in enumerate(zip(first.masses, second.masses, strict=True)) if not _close(*pair)]
         if off:
             at = off[0]
-            found.append(f"balanced mass {at + 1} of {len(first.masses)}: "
-                         f"{first.masses[at]:.8g} and {second.masses[at]:.8g}, {len(off)} differ")  # fmt: skip
+            pair = f"{first.masses[at]:.8g} and {second.masses[at]:.8g}"
+            found.append(f"balanced mass {at + 1} of {len(first.masses)}: {pair}; {len(off)} differ")
     return found
 
 

@@ -143,7 +143,9 @@ def _pad(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats | None:
     pads = node.attributes.get("pads")
     if pads is None or min(pads) < 0:
         return None
-    mode = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}[node.attributes["mode"]]
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}[
+        node.attributes["mode"]
+    ]
     widths = [(pads[i], pads[i + len(shape)]) for i in range(len(shape))]
     return np.asarray(np.pad(walk.values[node.inputs[0]], widths, mode=mode))  # type: ignore[call-overload]
 

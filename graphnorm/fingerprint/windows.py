@@ -27,7 +27,9 @@ def convolution(op: str, x: Floats, weight: Floats, attributes: Mapping[str, Any
         return np.asarray(apply(padded, kernel, None, stride, 0, dilation, attributes["group"]).numpy())
     apply = getattr(functional, f"conv_transpose{rank}d")
     data = torch.from_numpy(np.ascontiguousarray(x))
-    out = apply(data, kernel, None, stride, 0, tuple(attributes["output_padding"]), attributes["group"], dilation)
+    out = apply(
+        data, kernel, None, stride, 0, tuple(attributes["output_padding"]), attributes["group"], dilation
+    )
     before = attributes["pads"][:rank]
     region = tuple(slice(b, b + n) for b, n in zip(before, shape[2:], strict=True))
     return np.asarray(out.numpy()[(slice(None), slice(None), *region)])

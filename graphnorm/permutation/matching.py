@@ -24,7 +24,8 @@ from graphnorm.scales.demands import Demand
 from graphnorm.solver.cyclic import solve
 
 _ROUNDS = 8  # of matching by entries
-_CLOSE = 1e-4  # relative distance of tensors that count as matched
+_BALANCED = 1e-5  # imbalance at which rows are told apart well enough
+_CLOSE = 1e-3  # relative distance of tensors that count as matched
 Weights = Mapping[str, Floats]
 
 
@@ -49,9 +50,9 @@ def find_permutation(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> tu
     return allowed, {f: order for f, order in found.items() if (order != np.arange(len(order))).any()}
 
 
-def balanced(graph: RescalingGraph, tol: float = 1e-8) -> dict[str, Floats]:
+def balanced(graph: RescalingGraph, tol: float = _BALANCED) -> dict[str, Floats]:
     """The weights at the least sum of squares over all rescalings, in float64."""
-    return rebalanced(graph, solve(build_problem(graph), tol, 300).z)
+    return rebalanced(graph, solve(build_problem(graph), tol, 100).z)
 
 
 def rebalanced(graph: RescalingGraph, z: Floats) -> dict[str, Floats]:

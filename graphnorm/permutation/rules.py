@@ -21,11 +21,15 @@ Rule = Callable[["Walk", Node], "Sequence[tuple[Axis, ...]] | None"]
 RULES: dict[str, Rule] = {}
 """Operator -> axes of its results; None freezes all that the node touches."""
 
-_UNARY = """Relu LeakyRelu Abs Neg Identity Dropout Sqrt Reciprocal Sigmoid Tanh Gelu Swish Mish Elu Selu Celu
+_UNARY = """
+Relu LeakyRelu Abs Neg Identity Dropout Sqrt Reciprocal Sigmoid Tanh Gelu Swish Mish Elu Selu Celu
 Softplus Softsign HardSigmoid HardSwish Erf Exp Log Sin Cos Floor Ceil Round Cast Sign IsNaN Not Softmax
-LogSoftmax LpNormalization Clip Shrink ThresholdedRelu""".split()
-_BROADCAST = """Add Sub Mul Div Sum Mean Max Min Pow Where PRelu Mod Equal Less LessOrEqual Greater GreaterOrEqual
-And Or Xor SwiGLU""".split()
+LogSoftmax LpNormalization Clip Shrink ThresholdedRelu
+""".split()  # noqa: SIM905
+_BROADCAST = """
+Add Sub Mul Div Sum Mean Max Min Pow Where PRelu Mod Equal Less LessOrEqual Greater GreaterOrEqual
+And Or Xor SwiGLU
+""".split()  # noqa: SIM905
 
 
 def rule(*operators: str) -> Callable[[Rule], Rule]:
@@ -67,7 +71,7 @@ def gemm(walk: Walk, node: Node) -> list[tuple[Axis, ...]]:
     first = first[::-1] if node.attributes.get("transA", 0) else first
     second = second[::-1] if node.attributes.get("transB", 0) else second
     walk.unite(first[1], second[0])
-    out = (first[0], second[1])
+    out: tuple[Axis, ...] = (first[0], second[1])
     if len(node.inputs) > 2 and node.inputs[2]:
         out = walk.broadcast([out, walk.axes(node.inputs[2])], walk.shape(node.outputs[0]))
     return [out]

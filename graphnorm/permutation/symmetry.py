@@ -124,13 +124,14 @@ class Walk:
                     self.table.resolve(axis)
             if self.table.frozen_count == before:
                 break
-        axes = {
-            name: tuple(self.table.resolve(axis) for axis in self.found[name]) for name in self.network.weights
+        held = {
+            name: tuple(self.table.resolve(axis) for axis in self.found[name])
+            for name in self.network.weights
         }
-        used = {factor for held in axes.values() for axis in held for s in axis for factor in s}
+        used = {factor for axes in held.values() for axis in axes for s in axis for factor in s}
         lengths = {factor: self.table.size(factor) for factor in used}
         free = {f: n for f, n in sorted(lengths.items()) if n > 1 and not self.table.is_frozen(f)}
-        return Symmetry(free, axes, lengths)
+        return Symmetry(free, held, lengths)
 
     # What rules may ask and state.
 

@@ -1,4 +1,4 @@
-"""Is B a rescaling, and a permutation of hidden channels, of A?  Certificates that say so, or why there is none.
+"""Is B a rescaling, and a permutation of hidden channels, of A?  A certificate, or why there is none.
 
 Forms are tried from the strictest: graphs as written, then normal forms; weights in place, then permuted.
 """

@@ -84,7 +84,9 @@ def layer_distances(
                 continue
             wide = [(one.astype(np.float64), two.astype(np.float64)) for one, two in pairs]
             label = f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
-            off = min(_off_multiple(wide, axis) for axis in {1, wide[0][0].ndim - 1} if axis < wide[0][0].ndim)
+            off = min(
+                _off_multiple(wide, axis) for axis in {1, wide[0][0].ndim - 1} if axis < wide[0][0].ndim
+            )
             allowed = _TOLERANCE * ir.float_format(pairs[0][0].dtype).eps
             found.append(LayerDistance(label, off, not off <= allowed))
     return found

@@ -252,7 +252,10 @@ def measure(
     if 0 < worst.noise < np.inf and np.isfinite(worst.rmse_ratio):
         worst = replace(worst, rmse_ratio=worst.rmse / worst.noise)
     return replace(
-        worst, runtimes=(original.runtime, new.runtime), kinds=kinds, errors=(first, width, [int(n) for n in counts])
+        worst,
+        runtimes=(original.runtime, new.runtime),
+        kinds=kinds,
+        errors=(first, width, [int(n) for n in counts]),
     )
 
 
