@@ -24,6 +24,8 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
     """
     forms: list[sp.csr_array] = []
     targets: list[Floats] = []
+    read = {demand.weight for demand in graph.demands if demand.terms}
+    finest = min((_rounding(graph.network.weights[name]) for name in read), default=1.0)
     for demand in graph.demands:
         if not demand.terms:
             continue
@@ -40,7 +42,7 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
         sides = [varying_axes(align(labels, old.ndim)) for _, labels in demand.terms]
         chosen = _largest_entries(np.where(same_sign, old, 0.0), sides)
         if len(chosen):
-            trust = np.minimum(precision.ravel()[chosen], 1.0)
+            trust = np.minimum(precision.ravel()[chosen], 1.0) * _confidence(given, finest)
             row = sp.csr_array((len(chosen), graph.solution.basis.shape[1]))
             for c, labels in demand.terms:
                 spread = np.broadcast_to(align(labels, old.ndim), old.shape).ravel()
@@ -59,6 +61,18 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
                 ]
             )
     return graph.log_scales(z)
+
+
+def _rounding(weight: ir.Array) -> float:
+    return float(ir.float_format(weight.dtype).eps)
+
+
+def _confidence(weight: ir.Array, finest: float) -> float:
+    """Weight in the least squares: a coarse format's rounding e must not reach weights that round by f.
+
+    The power 1/2 of f / e would let an error of f through; the power 1 is hard on the solver.
+    """
+    return float((finest / _rounding(weight)) ** 0.75)
 
 
 def _largest_entries(values: Floats, sides: Iterable[frozenset[int]]) -> np.ndarray:
