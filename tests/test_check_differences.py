@@ -125,8 +125,7 @@ def test_planted_differences_come_with_a_counterexample(change: Any, tmp_path: P
     (given,) = (torch.from_numpy(array) for array in np.load(path).values())
     with torch.no_grad():
         one, two = model(given), other(given)
-    if change not in {one_weight, one_head}:  # those are close to the rounding of float32
-        assert (one - two).norm() > 1e-5 * one.norm()
+    assert (one - two).norm() > 3e-6 * one.norm()  # the rounding is 1e-7
     again = graphnorm.check(model, other, given, seconds=0)
     assert again.verdict == "differs"
     assert again.verification.measurement is not None
@@ -157,7 +156,7 @@ def test_the_first_layer_is_named() -> None:
 
 
 def test_a_counterexample_is_small() -> None:
-    model = nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 1))
+    model: Any = nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 1))
     other = copy.deepcopy(model)
     with torch.no_grad():
         other[0].weight[0, 5] += 1.0
@@ -177,7 +176,7 @@ def test_gradient_ascent_finds_what_few_inputs_reach() -> None:
             # Random inputs are nearly orthogonal to the direction that opens the gate.
             direction = torch.linspace(-1, 1, 64).expand_as(x)
             gate = torch.exp(20 * (F.cosine_similarity(x, direction, dim=1) - 0.7))
-            return torch.cat([x, self.extra * gate[:, None]], dim=1)
+            return torch.cat([x + 1, self.extra * gate[:, None]], dim=1)
 
     torch.manual_seed(0)
     report = graphnorm.check(Rare(0.0), Rare(1e-3), torch.randn(1, 64), seconds=8)

@@ -191,8 +191,8 @@ class TestCanonicalOrder:
         model.eval()
         source = open_model(model, arguments)
         other = rescale_torch(model, equivalent_weights(source.network, seed=1))
-        options = {"permute": True, "tol": 1e-14 if double else 1e-8}
-        results = [graphnorm.canonicalize(one, arguments, **options) for one in (model, other)]
+        tol = 1e-14 if double else 1e-8
+        results = [graphnorm.canonicalize(one, arguments, permute=True, tol=tol) for one in (model, other)]
         assert all(result.report.verification.verdict == "proved" for result in results)
         assert any(result.permutation for result in results)
         one, two = (result.model.state_dict() for result in results)

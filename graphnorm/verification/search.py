@@ -19,6 +19,7 @@ Arrays = list[ir.Array]
 _STARTS = 3
 _STEPS = 60
 _SHRINK_RUNS = 64  # at most, to make a counterexample smaller
+_KEPT = 0.1  # share of the difference, over the noise, that a smaller counterexample must keep
 GRADIENT, RANDOM = "gradient ascent", "random local search"
 
 
@@ -102,9 +103,10 @@ def distance(first: Runnable, second: Runnable, arrays: Sequence[ir.Array]) -> f
 
 
 def smallest(judge: Judge, arrays: Sequence[ir.Array], seconds: float) -> Arrays:
-    """The same counterexample with as many zeros as can be had in time, block by block."""
+    """The same counterexample with as many zeros as can be had in time, block by block, and no less clear."""
     end = time.perf_counter() + seconds
     best = [np.array(array) for array in arrays]
+    least = _KEPT * judge(best).ratio
     runs = 0
 
     def try_zero(index: int, part: slice) -> bool:
@@ -112,7 +114,8 @@ def smallest(judge: Judge, arrays: Sequence[ir.Array], seconds: float) -> Arrays
         trial = [array.copy() for array in best]
         trial[index].reshape(-1)[part] = 0
         runs += 1
-        if not judge(trial).differs:
+        found = judge(trial)
+        if not found.differs or found.ratio < least:
             return False
         best[index] = trial[index]
         return True
