@@ -108,7 +108,10 @@ def multiply(b: Builder, first: Term, second: Term) -> Term:
 def _with_leaf(b: Builder, op: str, first: Data, second: Leaf) -> Data:
     data, leaf, shape = _aligned(b, first, second)
     result = _binary(b, op, data, leaf)
-    return result if shape is None else Data(result.base, result.view.reshaped(shape), result.dtype)
+    if shape is None:
+        return result
+    full = tuple(int(n) for n in np.broadcast_shapes(shape, second.shape))
+    return Data(result.base, result.view.reshaped(full), result.dtype)
 
 
 def _binary(b: Builder, op: str, first: Term, second: Term) -> Data:
@@ -136,8 +139,9 @@ def power(b: Builder, term: Term, exponent: float) -> Term:
         return power(b, power(b, term, 0.5), -1.0)
     op = {0.5: "Sqrt", -1.0: "Reciprocal"}.get(exponent)
     if op is None:
-        other = Known(np.asarray(exponent, dtype=np.float32))
-        return b.node("Pow", [term, other], term.shape, term.dtype, None, value_of(b, term).dynamic)
+        return b.node(
+            "Pow", [term, b.number(exponent)], term.shape, term.dtype, None, value_of(b, term).dynamic
+        )
     if exponent == 0.5 and term.factor <= 0:
         return unary(b, op, term)
     bare = unary(b, op, term.times(1 / term.factor))

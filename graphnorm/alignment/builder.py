@@ -19,9 +19,11 @@ from graphnorm.alignment.leaves import Leaf
 from graphnorm.alignment.terms import Data, Known, Term
 from graphnorm.alignment.views import Shape, whole
 from graphnorm.scales.labels import reshape_blocks
+from graphnorm.scales.rules.fixed import RANDOM
 
-FLOAT32_EPS = float(np.finfo(np.float32).eps)
-_ONE = 4 * FLOAT32_EPS  # a factor this close to 1 is the rounding of a product of inverses
+_ONE = 4.0  # units of rounding: a factor this close to 1 is a product of inverses
+# Equal nodes are made once, but not those that may draw random numbers, nor those nobody knows ("::").
+_DRAWS = frozenset({*RANDOM, "Dropout", "If", "Loop", "Scan", "SequenceMap"})
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,22 @@ class Normal:
         graph: the normal form; its weights are the leaves' values.
         leaves: weight name -> leaf.
         origin: value of the normal form -> the value of the network that it stands for.
+        double: whether the network computes in float64 somewhere, so that its numbers are taken exactly.
     """
 
     graph: ir.Graph
     leaves: Mapping[str, Leaf]
     origin: Mapping[str, str]
+    double: bool
 
 
 class Builder:
     """The normal form so far, and the vocabulary of lowerings."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, double: bool) -> None:
         self.name = name
+        self.double = double
+        self.eps = float(np.finfo(np.float64 if double else np.float32).eps)
         self.inputs: list[str] = []
         self.nodes: list[ir.Node] = []
         self.values: dict[str, ir.Value] = {}
@@ -61,6 +67,14 @@ class Builder:
         self.values[value.name] = value
         self.origin[value.name] = value.name
         return Data(value.name, whole(value.shape or ()), value.dtype)
+
+    def rounded(self, value: float) -> float:
+        """A number of the program; in float32 where nothing is finer, as an ONNX file would hold it."""
+        return float(value) if self.double else float(np.float32(value))
+
+    def number(self, value: float) -> Known:
+        """A number as a constant."""
+        return Known(np.asarray(value, dtype=np.float64 if self.double else np.float32))
 
     def leaf(self, term: Term) -> Leaf | None:
         """A weight, or a float constant with finite entries, as a leaf."""
@@ -116,10 +130,10 @@ class Builder:
             return self._add_leaf(term)
         if isinstance(term, Known):
             return self._add_constant(term)
-        if abs(term.factor - 1.0) <= _ONE:
+        if abs(term.factor - 1.0) <= _ONE * self.eps:
             return self._viewed(term)
         bare = Data(term.base, term.view, term.dtype)
-        factor = leaves.number(term.factor, FLOAT32_EPS)
+        factor = leaves.number(term.factor, self.eps)
         return self.node("Mul", [bare, factor], term.shape, term.dtype).base
 
     def node(
@@ -140,9 +154,10 @@ class Builder:
     def raw(
         self, op: str, names: Sequence[str], results: Sequence[ir.Value | None], attributes: Mapping[str, Any]
     ) -> tuple[str, ...]:
-        """Add a node; equal ones without weights of their own are made once."""
+        """Add a node; equal ones without weights of their own are made once, unless they may be random."""
         key = (op, tuple(names), tuple(sorted((k, repr(v)) for k, v in attributes.items())), tuple(results))
-        if key in self._made:
+        single = op not in _DRAWS and "::" not in op
+        if single and key in self._made:
             return self._made[key]
         base = f"n{len(self.nodes)}"
         outputs = tuple("" if value is None else f"{base}.{i}" for i, value in enumerate(results))
@@ -221,7 +236,7 @@ def pruned(builder: Builder, outputs: Sequence[str]) -> Normal:
         weights={name: leaf.value for name, leaf in held.items()},
         constants={name: array for name, array in builder.constants.items() if name in needed},
     )
-    return Normal(graph, held, builder.origin)
+    return Normal(graph, held, builder.origin, builder.double)
 
 
 def _reshaped_axes(old: Shape, new: Shape, dynamic: frozenset[int]) -> frozenset[int]:

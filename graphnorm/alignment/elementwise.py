@@ -62,9 +62,9 @@ def products(b: Builder, node: ir.Node, operands: Operands, results: Results) ->
         if isinstance(second, Known) and second.scalar not in (None, 0.0):
             second = Known(1.0 / second.array.astype(np.float64), second.dynamic, second.source)
         else:
-            second = reciprocal(b, second) if not isinstance(second, Known) or second.array.all() else second
-            if isinstance(second, Known):
+            if isinstance(second, Known) and (b.leaf(second) is None or not second.array.all()):
                 return None
+            second = reciprocal(b, second)
     return [multiply(b, first, second)]
 
 
@@ -77,7 +77,13 @@ def negative(b: Builder, node: ir.Node, operands: Operands, results: Results) ->
 @lowers("Sqrt", "Reciprocal")
 def roots(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     found = _floats(operands)
-    return None if found is None else [power(b, found[0], 0.5 if node.op == "Sqrt" else -1.0)]
+    if found is None or not _has_powers(b, found[0]):
+        return None
+    return [power(b, found[0], 0.5 if node.op == "Sqrt" else -1.0)]
+
+
+def _has_powers(b: Builder, term: Term) -> bool:
+    return isinstance(term, Data) or b.leaf(term) is not None
 
 
 @lowers("Pow")
@@ -85,7 +91,8 @@ def powers(b: Builder, node: ir.Node, operands: Operands, results: Results) -> l
     base, exponent = operands
     if _floats([base]) is None or not isinstance(exponent, Known) or exponent.array.size != 1:
         return None
-    assert base is not None
+    if base is None or not _has_powers(b, base):
+        return None
     return [power(b, base, float(exponent.array.reshape(-1)[0]))]
 
 
@@ -140,17 +147,16 @@ def gelu(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
         gate = unary(b, "Tanh", inner)
     else:
         gate = unary(b, "Erf", x.times(math.sqrt(0.5)))
-    one = Known(np.asarray(1.0, dtype=np.float32))
-    return [scale(multiply(b, x, add(b, gate, one)), 0.5)]
+    return [scale(multiply(b, x, add(b, gate, b.number(1.0))), 0.5)]
 
 
 @lowers("Swish")
 def swish(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     """X sigmoid(alpha x)."""
-    x = operands[0]
-    if not isinstance(x, Data):
+    x, alpha = operands[0], float(node.attributes.get("alpha", 1.0))
+    if not isinstance(x, Data) or alpha == 0.0:
         return None
-    return [multiply(b, x, unary(b, "Sigmoid", x.times(float(node.attributes.get("alpha", 1.0)))))]
+    return [multiply(b, x, unary(b, "Sigmoid", x.times(alpha)))]
 
 
 @lowers("HardSwish")
@@ -164,15 +170,14 @@ def hard_swish(b: Builder, node: ir.Node, operands: Operands, results: Results) 
 def hard_sigmoid(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     x = operands[0]
     alpha, beta = (float(node.attributes.get(k, d)) for k, d in (("alpha", 0.2), ("beta", 0.5)))
-    return [_hard_sigmoid(b, x, alpha, beta)] if isinstance(x, Data) else None
+    return [_hard_sigmoid(b, x, alpha, beta)] if isinstance(x, Data) and alpha > 0 else None
 
 
 def _hard_sigmoid(b: Builder, x: Data, alpha: float, beta: float) -> Data:
     """clip(alpha x + beta, 0, 1), written alpha clip(x + beta / alpha, 0, 1 / alpha)."""
-    shifted = add(b, x, Known(np.asarray(beta / alpha, dtype=np.float32)))
+    shifted = add(b, x, b.number(beta / alpha))
     assert isinstance(shifted, Data)
-    high = float(np.float32(1 / alpha))
-    return unary(b, "Clip", shifted, {"min": 0.0, "max": high}).times(alpha)
+    return unary(b, "Clip", shifted, {"min": 0.0, "max": b.rounded(1 / alpha)}).times(alpha)
 
 
 @lowers("LeakyRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Abs", "Sigmoid", "Tanh", "Erf", "Exp", "Log",
@@ -182,9 +187,9 @@ def function(b: Builder, node: ir.Node, operands: Operands, results: Results) ->
     x = operands[0]
     if not isinstance(x, Data):
         return None
-    attributes = plain_attributes(node)
+    attributes = plain_attributes(b, node)
     if node.op in {"LeakyRelu", "Elu", "Celu", "ThresholdedRelu"}:
-        attributes.setdefault("alpha", float(np.float32(0.01)) if node.op == "LeakyRelu" else 1.0)
+        attributes.setdefault("alpha", b.rounded(0.01) if node.op == "LeakyRelu" else 1.0)
     if node.op in {"LeakyRelu", "Abs"} and x.factor > 0:
         return [unary(b, node.op, x.times(1 / x.factor), attributes).times(x.factor)]
     return [unary(b, node.op, x, attributes)]
@@ -221,6 +226,8 @@ def reductions(b: Builder, node: ir.Node, operands: Operands, results: Results) 
         term = operands[1] if len(operands) > 1 else None
         given = node.attributes.get("axes", term.array if isinstance(term, Known) else None)
         if isinstance(term, Data) or (given is None and node.attributes.get("noop_with_empty_axes", 0)):
+            return None
+        if given is not None and not np.asarray(given).size:  # all axes, or none
             return None
         axes = list(range(rank)) if given is None else [int(a) % rank for a in np.asarray(given).ravel()]
     else:

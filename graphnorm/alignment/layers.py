@@ -46,7 +46,7 @@ def _unpadded(b: Builder, x: Data, pads: Sequence[int]) -> tuple[Data, tuple[int
     name = b.stored(x).base
     maker = next((node for node in reversed(b.nodes) if name in node.outputs), None)
     rank = len(x.shape)
-    if maker is None or maker.op != "Pad" or maker.attributes["mode"] != "constant":
+    if maker is None or maker.op != "Pad" or maker.attributes.get("mode") != "constant":
         return x, tuple(pads)
     given = maker.attributes["pads"]
     outer = (given[0], given[1], given[rank], given[rank + 1])
@@ -106,7 +106,7 @@ def transposed(b: Builder, node: ir.Node, operands: Operands, results: Results) 
 def gemm(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     """Alpha op(A) op(B) + beta C."""
     first, second, bias = operands[0], operands[1], _operand(operands, 2)
-    if first is None or second is None:
+    if first is None or second is None or not node.attributes.get("alpha", 1.0):
         return None
     pair = [
         b.transpose(term, (1, 0)) if int(node.attributes.get(flag, 0)) else term
@@ -128,7 +128,7 @@ def batch_norm(b: Builder, node: ir.Node, operands: Operands, results: Results) 
     if len(found) != 4 or any(leaf is None for leaf in found):
         return None
     gain, shift, mean, variance = (leaf for leaf in found if leaf is not None)
-    epsilon = leaves.number(float(np.float32(node.attributes.get("epsilon", 1e-5))), 0.0)
+    epsilon = leaves.number(b.rounded(node.attributes.get("epsilon", 1e-5)), 0.0)
     factor = leaves.multiply(gain, leaves.power(leaves.add(variance, epsilon), -0.5))
     offset = leaves.add(shift, leaves.scaled(leaves.multiply(mean, factor), -1.0))
     rank = len(x.shape)
@@ -147,10 +147,14 @@ def pool(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
     padded = any(attributes["pads"])
     if node.op == "AveragePool" and padded and int(node.attributes.get("count_include_pad", 0)):
         attributes["count_include_pad"] = 1
-    if kernel == x.shape[2:] and math.prod(shape[2:]) == 1 and not padded and len(x.shape) > 2:
+    varies = any(axis > 1 for axis in value_of(b, x).dynamic)
+    whole_window = kernel == x.shape[2:] and math.prod(shape[2:]) == 1 and not varies
+    if whole_window and not padded and len(x.shape) > 2:
         op = "ReduceMax" if node.op == "MaxPool" else "ReduceMean"
         return [reduce(b, op, x, range(2, len(x.shape)))]
-    if int(node.attributes.get("ceil_mode", 0)) and _overhangs(attributes, x.shape[2:], shape[2:]):
+    if int(node.attributes.get("ceil_mode", 0)) and (
+        varies or _overhangs(attributes, x.shape[2:], shape[2:])
+    ):
         attributes["ceil_mode"] = 1
     made = b.node(node.op, [x.times(1 / x.factor)], shape, x.dtype, attributes, results[0].dynamic)
     return [made.times(x.factor)]
@@ -204,7 +208,7 @@ def _normalised(b: Builder, x: Data, axes: Sequence[int], epsilon: float, centre
         middle = add(b, x, scale(reduce(b, "ReduceMean", x, over), -1.0))
     square = multiply(b, middle, middle)
     assert isinstance(square, Data)
-    small = Known(np.asarray(epsilon, dtype=np.float32))
+    small = b.number(epsilon)
     variance = reduce(b, "ReduceMean", square, over)
     return multiply(b, middle, power(b, add(b, variance, small) if epsilon else variance, -0.5))
 

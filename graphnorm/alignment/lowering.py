@@ -7,6 +7,7 @@ stays as it is, with its attributes in one spelling.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ LOWERINGS: dict[str, Lower] = {}
 """Operator -> its results from its operands; None where it does not cover the case."""
 
 # Attributes that do not change the function, or only repeat an operator's default.
-_IRRELEVANT = frozenset({"stash_type", "allowzero", "momentum", "storage_order"})
+_IRRELEVANT = frozenset({"stash_type", "momentum"})
 _DEFAULTS: dict[str, Any] = {
+    "allowzero": 0,
+    "storage_order": 0,
     "ceil_mode": 0,
     "training_mode": 0,
     "select_last_index": 0,
@@ -53,7 +56,7 @@ def lowers(*operators: str) -> Callable[[Lower], Lower]:
 
 def lower(network: ir.Graph) -> Normal:
     """The normal form of a network, before affine layers are folded."""
-    builder = Builder(network.name)
+    builder = Builder(network.name, _double(network))
     terms: dict[str, Term] = {name: builder.input(network.values[name]) for name in network.inputs}
     terms |= {name: leaves.leaf_of(array, name) for name, array in network.weights.items()}
     for name, array in network.constants.items():
@@ -66,10 +69,16 @@ def lower(network: ir.Graph) -> Normal:
         results = [network.values[name] if name else None for name in node.outputs]
         for name, term in zip(node.outputs, _results(builder, node, operands, results), strict=True):
             if name and term is not None:
-                terms[name] = _typed(term, network.values[name])
+                terms[name] = term
                 if isinstance(term, Data) and not term.view.moves and term.factor == 1.0:
                     builder.origin.setdefault(term.base, name)
     return builder.finished([builder.operand(terms[name]) for name in network.outputs])
+
+
+def _double(network: ir.Graph) -> bool:
+    """Whether anything but a constant is in float64."""
+    found = (value for name, value in network.values.items() if name not in network.constants)
+    return any(value.dtype == "float64" for value in found)
 
 
 def _results(
@@ -79,7 +88,7 @@ def _results(
     known = [value for value in results if value is not None]
     if lowering is not None and all(value.shape is not None for value in known):
         found = lowering(b, node, operands, known)
-        if found is not None:
+        if found is not None and all(map(_fits, repeat(b), found, known)):
             given = iter(found)
             return [None if value is None else next(given) for value in results]
     return kept(b, node, operands, results)
@@ -93,39 +102,38 @@ def kept(
     while names and not names[-1]:
         names.pop()
     types = [None if v is None else ir.Value("", v.shape, v.dtype, v.dynamic) for v in results]
-    outputs = b.raw(node.op, names, types, plain_attributes(node))
+    outputs = b.raw(node.op, names, types, plain_attributes(b, node))
     return [
         None if v is None else Data(name, whole(v.shape or ()), v.dtype)
         for name, v in zip(outputs, results, strict=True)
     ]
 
 
-def plain_attributes(node: ir.Node) -> dict[str, Any]:
+def plain_attributes(b: Builder, node: ir.Node) -> dict[str, Any]:
     """Attributes in one spelling, without defaults."""
     found: dict[str, Any] = {}
     for name, value in node.attributes.items():
-        simple = _plain(value)
+        simple = _plain(b, value)
         if name not in _IRRELEVANT and not (name in _DEFAULTS and simple == _DEFAULTS[name]):
             found[name] = simple
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(b: Builder, value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, list | tuple):
-        return tuple(_plain(item) for item in value)
+        return tuple(_plain(b, item) for item in value)
     if isinstance(value, np.ndarray):
         return tuple(value.ravel().tolist()) if value.ndim else value.item()
     if isinstance(value, bool | np.bool_):
         return int(value)
     if isinstance(value, float | np.floating):
-        return float(np.float32(value))
+        return b.rounded(float(value))
     return int(value) if isinstance(value, np.integer) else value
 
 
-def _typed(term: Term, value: ir.Value) -> Term:
-    """Shapes must come out as the front end found them."""
-    if value.shape is not None and not isinstance(term, Data) and term.shape != value.shape:
-        raise AssertionError(f"{value.name}: {term.shape} instead of {value.shape}")
-    return term
+def _fits(b: Builder, term: Term, value: ir.Value) -> bool:
+    """Whether a lowering came out as the front end found the result; else the operator is kept."""
+    types = not isinstance(term, Data) or term.dtype == value.dtype
+    return types and term.shape == value.shape

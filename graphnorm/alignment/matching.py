@@ -12,7 +12,8 @@ import numpy as np
 from graphnorm import ir
 
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
-_CLOSE = 1e-6  # numbers of a program, written in float32 or computed from others
+# Relative distance of equal numbers of a program, which may be computed from others.
+_CLOSE, _CLOSE_DOUBLE = 1e-6, 1e-14
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Matching:
     nodes: int = 0
 
 
-def match(a: ir.Graph, b: ir.Graph) -> Matching:
-    """Walk both graphs from their outputs backwards."""
-    walk = _Walk(a, b)
+def match(a: ir.Graph, b: ir.Graph, double: bool = False) -> Matching:
+    """Walk both graphs from their outputs backwards; `double`: something is computed in float64."""
+    walk = _Walk(a, b, _CLOSE_DOUBLE if double else _CLOSE)
     if len(a.outputs) != len(b.outputs):
         return Matching({}, f"the networks have {len(a.outputs)} and {len(b.outputs)} outputs")
     walk.stack = list(zip(a.outputs, b.outputs, strict=True))[::-1]
@@ -44,7 +45,8 @@ def match(a: ir.Graph, b: ir.Graph) -> Matching:
 
 
 class _Walk:
-    def __init__(self, a: ir.Graph, b: ir.Graph) -> None:
+    def __init__(self, a: ir.Graph, b: ir.Graph, close: float) -> None:
+        self.close = close
         self.graphs = a, b
         self.makers = a.producers(), b.producers()
         self.signatures = signatures(a), signatures(b)
@@ -72,7 +74,7 @@ class _Walk:
         where, other = f"{first.op} {first.label}", f"{second.op} {second.label}"
         if first.op != second.op:
             return f"{where} stands against {other}"
-        different = different_attribute(first.attributes, second.attributes)
+        different = different_attribute(first.attributes, second.attributes, self.close)
         if different:
             return f"{where} and {other} differ in their {different}"
         if len(first.inputs) != len(second.inputs) or len(first.outputs) != len(second.outputs):
@@ -114,25 +116,25 @@ class _Walk:
         if one in a.weights:
             fits = mine.shape == other.shape
             return "" if fits else f"weight {one!r} has the shapes {mine.shape} and {other.shape}"
-        return "" if same_constant(mine, other) else f"constant {one!r} differs"
+        return "" if same_constant(mine, other, self.close) else f"constant {one!r} differs"
 
     def _name(self, value: str) -> str:
         maker = self.makers[0].get(value)
         return f"{maker.op} {maker.label}" if maker is not None else repr(value)
 
 
-def same_constant(first: ir.Array, second: ir.Array) -> bool:
-    """Equal numbers; floats up to the rounding of a number in float32."""
+def same_constant(first: ir.Array, second: ir.Array, close: float) -> bool:
+    """Equal numbers; floats up to a relative distance."""
     if first.shape != second.shape:
         return False
     kinds = [array.dtype.name in ir.FLOAT_TYPES for array in (first, second)]
     if kinds != [True, True]:
         return kinds == [False, False] and bool(np.array_equal(first, second))
     one, two = first.astype(np.float64), second.astype(np.float64)
-    return bool(np.isclose(one, two, rtol=_CLOSE, atol=0.0, equal_nan=True).all())
+    return bool(np.isclose(one, two, rtol=close, atol=0.0, equal_nan=True).all())
 
 
-def different_attribute(first: Mapping[str, Any], second: Mapping[str, Any], close: float = _CLOSE) -> str:
+def different_attribute(first: Mapping[str, Any], second: Mapping[str, Any], close: float) -> str:
     """The name of an attribute in which two nodes differ, with both values; empty if none."""
     for key in sorted({*first, *second}):
         one, two = first.get(key), second.get(key)

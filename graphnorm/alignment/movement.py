@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 
 from graphnorm import ir
@@ -33,12 +35,18 @@ def dropout(b: Builder, node: ir.Node, operands: Operands, results: Results) -> 
 
 @lowers("Cast", "CastLike")
 def cast(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
-    """A cast to the type that is there already; weights are compared in float64 anyway."""
-    first = operands[0]
-    floats = isinstance(first, Leaf) and results[0].dtype in ir.FLOAT_TYPES
-    if first is not None and (floats or b.dtype(first) == results[0].dtype):
-        return [first]
-    return None
+    """A cast to the type that is there already; of weights, to a finer one, or carried out."""
+    first, to = operands[0], results[0].dtype
+    if first is None or b.dtype(first) == to:
+        return None if first is None else [first]
+    if not isinstance(first, Leaf) or to not in ir.FLOAT_TYPES or b.dtype(first) not in ir.FLOAT_TYPES:
+        return None
+    target = np.dtype(getattr(ml_dtypes, to, to))
+    if (first.value.astype(target).astype(np.float64) == first.exact()).all() and first.direct:
+        return [first]  # nothing is lost
+    if not first.direct:
+        return None
+    return [replace(first, value=first.value.astype(target), eps=ir.float_format(target).eps)]
 
 
 @lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze")

@@ -32,6 +32,10 @@ And Or Xor SwiGLU
 """.split()  # noqa: SIM905
 
 
+_STILL = frozenset({"half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric"})
+"""Coordinates of a Resize in which an axis that keeps its size keeps its entries."""
+
+
 def rule(*operators: str) -> Callable[[Rule], Rule]:
     """Register a rule."""
 
@@ -159,6 +163,8 @@ def reduction(walk: Walk, node: Node) -> list[tuple[Axis, ...]] | None:
         return None
     if given is None and node.attributes.get("noop_with_empty_axes", 0):
         return None
+    if given is not None and not given.size:
+        return None
     over = {int(a) % len(x) for a in given.ravel()} if given is not None else set(range(len(x)))
     keep = bool(node.attributes.get("keepdims", 1))
     return [tuple(walk.table.new(1) if i in over else a for i, a in enumerate(x) if keep or i not in over)]
@@ -248,7 +254,7 @@ def pad(walk: Walk, node: Node) -> list[tuple[Axis, ...]] | None:
     """Padded axes are fixed; but zero channels are a segment of their own."""
     x, new = walk.axes(node.inputs[0]), walk.shape(node.outputs[0])
     pads, fill = walk.static(node, "pads", 1), walk.static(node, "value", 2)
-    if pads is None or pads.size != 2 * len(x) or walk.is_unknown(node, 2):
+    if pads is None or pads.size != 2 * len(x) or walk.is_unknown(node, 2) or any(node.inputs[3:]):
         return None
     zero = node.text("mode", "constant") == "constant" and (fill is None or not np.any(fill))
     found: list[Axis] = []
@@ -265,8 +271,21 @@ def pad(walk: Walk, node: Node) -> list[tuple[Axis, ...]] | None:
 
 @rule("Resize", "Upsample")
 def resize(walk: Walk, node: Node) -> list[tuple[Axis, ...]]:
+    """Samples and channels stay, unless they may be resampled into as many."""
     x = walk.axes(node.inputs[0])
-    walk.table.freeze(x[2:])
+    index = 1 if len(node.inputs) < 3 else 2
+    scales = walk.static(node, "scales", index)
+    axes = [int(axis) % len(x) for axis in node.attributes.get("axes", range(len(x)))]
+    if scales is None or not scales.size:
+        kept = [axis for axis in axes if axis < 2 and len(node.inputs) > 3]
+        still = [a for a in kept if walk.shape(node.inputs[0])[a] == walk.shape(node.outputs[0])[a]]
+        safe = len(still) == len(kept) and node.text("coordinate_transformation_mode", "half_pixel") in _STILL
+    else:
+        safe = all(axis > 1 or scale == 1 for axis, scale in zip(axes, scales.ravel(), strict=False))
+        safe = safe and node.text("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
+    walk.table.freeze(x[2:] if safe else x)
+    if not safe:
+        return [walk.fixed(walk.shape(node.outputs[0]))]
     return [(*x[:2], *walk.fixed(walk.shape(node.outputs[0])[2:]))]
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from graphnorm import ir
 from graphnorm.alignment.builder import Normal
 from graphnorm.alignment.leaves import Leaf
@@ -17,6 +19,7 @@ from graphnorm.alignment.normal import normalise
 from graphnorm.verification.certificate import Computed
 
 WRITTEN, NORMAL = "as written", "normal form"
+_FLOAT64 = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
 def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching]:
     """Pair the normal forms of two graphs."""
     forms = normalise(a), normalise(b)
-    found = match(forms[0].graph, forms[1].graph)
+    double = any(form.double for form in forms)
+    found = match(forms[0].graph, forms[1].graph, double)
     values = {
         forms[0].origin[one]: forms[1].origin[two]
         for one, two in found.values.items()
@@ -77,11 +81,16 @@ def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching]:
         other = found.values[name]
         held = forms[1].leaves.get(other)
         if held is None:
-            weights[name] = forms[1].graph.constants[other]
-            held = Leaf(weights[name], None, leaf.eps, ())
+            held = Leaf(forms[1].graph.constants[other], None, leaf.eps, ())
         weights[name] = held.value
         if not (leaf.direct and held.direct and leaf.value.dtype == held.value.dtype):
-            computed[name] = Computed(leaf.size(), held.size(), min(leaf.eps, held.eps) or leaf.eps)
+            eps = _FLOAT64 if double else min(leaf.eps, held.eps) or leaf.eps
+            computed[name] = Computed(leaf.size(), held.size(), eps)
+        if not (
+            np.isfinite(leaf.value.astype(np.float64)).all()
+            and np.isfinite(weights[name].astype(np.float64)).all()
+        ):
+            return None, replace(found, values=values, failure=f"weight {name!r}, as computed, is not finite")
     network = replace(forms[0].graph, values=_marked(forms, found))
     return Pair(network, weights, NORMAL, found.nodes, computed, values), replace(found, values=values)
 
