@@ -25,6 +25,7 @@ from graphnorm.sources import open_model
 from tests.equivalents import equivalent_weights
 from tests.test_canonical import exported, network, small_cnn
 from tests.test_check_differences import tied
+from tests.test_hand_counts import library
 from tests.test_real_models import ONNX, real_file
 
 THOUSAND = float(np.log(1e3))
@@ -145,14 +146,12 @@ def wide_model(name: str) -> tuple[Any, tuple[torch.Tensor, ...]]:
     if name == "resnet18c":
         return resnet18c().eval(), (torch.randn(1, 3, 32, 32),)
     if name == "bert":
-        from transformers import BertConfig, BertModel
-
-        config = BertConfig(
+        transformers = library("transformers")
+        config = transformers.BertConfig(
             vocab_size=99, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128,
             max_position_embeddings=40,
         )  # fmt: skip
-        bert: Any = BertModel(config)
-        return bert.eval(), (torch.randint(0, 99, (1, 12)),)
+        return transformers.BertModel(config).eval(), (torch.randint(0, 99, (1, 12)),)
     home = "timm" if "vit" in name else "torchvision"
     model: Any = build_module(home, name, seed=0).module.eval()
     with torch.no_grad():

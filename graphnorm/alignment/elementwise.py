@@ -23,6 +23,7 @@ from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.leaves import Leaf, summed
 from graphnorm.alignment.lowering import lowers, plain_attributes
 from graphnorm.alignment.terms import Data, Known, Term
+from graphnorm.ir import BEFORE
 
 Operands = Sequence[Term | None]
 Results = Sequence[ir.Value]
@@ -197,11 +198,14 @@ def function(b: Builder, node: ir.Node, operands: Operands, results: Results) ->
 
 @lowers("Softmax", "LogSoftmax")
 def softmax(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
-    """Along the last axis of a matrix, if along the last one."""
+    """Along the last axis of a matrix, if along the last one (before opset 13, all from `axis` on)."""
     x = operands[0]
     if not isinstance(x, Data):
         return None
-    axis = int(node.attributes.get("axis", -1)) % len(x.shape)
+    flattened = BEFORE in node.attributes
+    axis = int(node.attributes.get("axis", 1 if flattened else -1)) % len(x.shape)
+    if flattened and axis != len(x.shape) - 1:
+        return None
     if axis != len(x.shape) - 1:
         value = results[0]
         return [b.node(node.op, [x], x.shape, x.dtype, {"axis": axis}, value.dynamic)]

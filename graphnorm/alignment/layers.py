@@ -15,6 +15,7 @@ from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.lowering import lowers
 from graphnorm.alignment.terms import Data, Known, Term
 from graphnorm.alignment.views import Shape, whole
+from graphnorm.ir import BEFORE
 
 Operands = Sequence[Term | None]
 Results = Sequence[ir.Value]
@@ -140,7 +141,8 @@ def pool(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
     """A window over everything is a reduction."""
     x = operands[0]
     shape = results[0].shape
-    if not isinstance(x, Data) or shape is None or len(node.outputs) > 1 or x.factor <= 0:
+    former = BEFORE in node.attributes
+    if not isinstance(x, Data) or shape is None or len(node.outputs) > 1 or x.factor <= 0 or former:
         return None
     kernel = tuple(int(k) for k in node.attributes["kernel_shape"])
     attributes = window(node, x.shape[2:], kernel, shape[2:])

@@ -9,12 +9,12 @@ arguments are written out.  As functions of reals, network and normal form are t
 from __future__ import annotations
 
 from graphnorm import ir
-from graphnorm.alignment import elementwise, layers, movement
+from graphnorm.alignment import elementwise, layers, masking, movement
 from graphnorm.alignment.builder import Normal
 from graphnorm.alignment.folding import fold
 from graphnorm.alignment.lowering import lower
 
-FAMILIES = (elementwise, layers, movement)  # modules that register lowerings
+FAMILIES = (elementwise, layers, masking, movement)  # modules that register lowerings
 
 
 def normalise(network: ir.Graph) -> Normal:
