@@ -61,9 +61,7 @@ def attention(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 def guarded(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     q = (x @ w).reshape(1, 1, 2, 4)
-    kept = (
-        torch.zeros(2, 2).masked_fill(torch.ones(2, 2).triu(1).bool(), -torch.inf) if mask is None else mask
-    )
+    kept = x.new_zeros(2, 2).masked_fill(torch.ones(2, 2).triu(1).bool(), -torch.inf)
     shares = torch.softmax(q @ (q * b).transpose(2, 3) / 2 + kept, -1)
     return torch.where(shares.isnan(), 0.0, shares) @ q
 

@@ -69,10 +69,8 @@ def add(b: Builder, first: Term, second: Term) -> Term:
     one, two = b.leaf(first), b.leaf(second)
     if one is not None and two is not None:
         return leaves.add(one, two)
-    if isinstance(second, Known) and second.is_float and not second.array.any():
-        shape = _broadcast(b, first, second)
-        if shape == first.shape:
-            return first
+    if two is not None and not two.value.any() and _broadcast(b, first, second) == first.shape:
+        return first
     if isinstance(first, Data) and two is not None and isinstance(second, Leaf | Known):
         if isinstance(second, Known) and second.scalar is not None:
             return _binary(b, "Add", first, second)
