@@ -56,7 +56,7 @@ def check(
         device: where to run.
         permutations: look for a permutation of hidden channels, too.
         seconds: for runs and search without a proof, beyond the first inputs.
-        layers: compare hidden values even where the outputs agree.
+        layers: compare hidden values even where the outputs agree and no channel is permuted.
         progress: called with the name of each stage.
 
     Raises:
@@ -86,7 +86,8 @@ def check(
     if parted is not None:
         tell("shrinking the counterexample")
         parted = smallest(judge, parted, min(_SHRINK_SECONDS, seconds / 4))
-    if parted is not None or layers:
+    moved = found.proof is not None and bool(found.proof.permutation)  # channels stand at other places
+    if parted is not None or (layers and not moved):
         tell("comparing layers")
         several = [arrays for _, arrays in inputs[:_LAYER_INPUTS]]
         compared = _layers(first, second, found, several if parted is None else [parted, *several])

@@ -21,20 +21,20 @@ td:first-child{font-weight:600;white-space:nowrap}text{font:11px system-ui,sans-
 _WIDTH, _HEIGHT, _ROW = 760, 160, 16
 
 
-def write_page(report: CheckReport, first: str, second: str, path: Path) -> None:
+def write_page(report: CheckReport, first: str, second: str, path: Path, saved: str = "") -> None:
     """Write the page (atomically); it needs nothing but itself."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_text(page(report, first, second), encoding="utf-8")
+        temporary.write_text(page(report, first, second, saved), encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def page(report: CheckReport, first: str, second: str) -> str:
+def page(report: CheckReport, first: str, second: str, saved: str = "") -> str:
     """The page's text."""
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in stages(report)
+        f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in stages(report, saved)
     )
     title = f"{escape(first)} against {escape(second)}"
     verdict = f'<span style="color:{_COLOURS[report.verdict]}">{report.verdict}</span>'

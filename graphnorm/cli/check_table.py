@@ -32,7 +32,8 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
     structure, measured = report.structure, report.verification.measurement
     if structure is not None:
         if structure.aligned:
-            text = f"{structure.nodes} operators stand for each other ({structure.form})"
+            sizes = ", at the sizes that were traced" if structure.sized else ""
+            text = f"{structure.nodes} operators stand for each other ({structure.form}{sizes})"
             found.append(("structure", text))
             if structure.departure:
                 found.append(("", f"as written: {structure.departure}"))

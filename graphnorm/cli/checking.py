@@ -89,9 +89,9 @@ def check(
         if counterexample is not None and report.counterexample is not None:
             report.save_counterexample(counterexample)
     write_json({**report.to_dict(), "a": a, "b": b}, json_path)
-    if html is not None:
-        write_page(report, a, b, html)
     saved = str(counterexample) if counterexample is not None and report.counterexample is not None else ""
+    if html is not None:
+        write_page(report, a, b, html, saved)
     display.console(json_path).print(check_table(report, a, b, saved))
     if not report.equivalent or (require_proof and not report.certain):
         raise typer.Exit(NOT_EQUIVALENT)

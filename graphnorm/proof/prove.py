@@ -32,6 +32,7 @@ class Structure:
         nodes: number of operators that were matched.
         departure: where the graphs, as written, part; empty if they do not.
         values: values of A -> their counterparts in B, as far as the walk came.
+        sized: whether normal forms were compared and sizes may vary: they hold for the traced sizes.
     """
 
     aligned: bool
@@ -39,6 +40,7 @@ class Structure:
     nodes: int
     departure: str = ""
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    sized: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,15 @@ def attempt(a: ir.Graph, b: ir.Graph, permutations: bool = True, tell: Tell | No
         notes.append(failure)
     say("normal forms")
     other, found = pair_normal(a, b)
+    sized = any(graph.values[name].dynamic for graph in (a, b) for name in graph.inputs)
     if other is None:
         if pair is None:
-            structure = Structure(False, NORMAL, found.nodes, found.failure, found.values)
+            structure = Structure(False, NORMAL, found.nodes, found.failure, found.values, sized)
             return Attempt(structure, None, note=found.failure)
         return Attempt(structure, None, note=notes[0], nearest=pair)
     proof, failure = prove(other, permutations)
-    if pair is None:
-        structure = Structure(True, other.form, other.nodes, note)
+    if pair is None or proof is not None:
+        structure = Structure(True, other.form, other.nodes, note, sized=sized)
         notes.append(failure)
     return Attempt(structure, proof, note="" if proof is not None else notes[0], nearest=pair or other)
 
