@@ -24,7 +24,7 @@ from tests.test_canonical import exported, small_cnn
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """a.onnx; moved.onnx, rescaled and permuted; wrong.onnx, one weight off; leaky.onnx, of other operators."""
+    """a.onnx; moved.onnx, rescaled and permuted; wrong.onnx, one weight off; leaky.onnx, other operators."""
     found = tmp_path_factory.mktemp("check")
     model, example = small_cnn()
     proto = exported(model, example)
