@@ -24,12 +24,18 @@ if TYPE_CHECKING:
     from graphnorm.graph import RescalingGraph
     from graphnorm.report import CheckReport, Report
     from graphnorm.tracing import trace
+    from graphnorm.training.enorm import ENorm
+    from graphnorm.training.implicit import ImplicitENorm
+    from graphnorm.training.path_sgd import PathSGD
 
 __version__ = "0.1.0"
 
 # Public name -> module: loaded on first use, so that importing graphnorm costs next to nothing.
 _HOMES = {
     "CheckReport": "graphnorm.report",
+    "ENorm": "graphnorm.training.enorm",
+    "ImplicitENorm": "graphnorm.training.implicit",
+    "PathSGD": "graphnorm.training.path_sgd",
     "Report": "graphnorm.report",
     "RescalingGraph": "graphnorm.graph",
     "Result": "graphnorm.canonical",
@@ -40,11 +46,14 @@ _HOMES = {
 
 __all__ = [
     "CheckReport",
+    "ENorm",
     "ExportError",
     "GraphNormError",
+    "ImplicitENorm",
     "InputError",
     "ModelFileError",
     "NotEquivalentError",
+    "PathSGD",
     "Report",
     "RescalingGraph",
     "Result",

@@ -7,7 +7,7 @@ lambda = c^(p h), h the number of weight layers after the weight on the longest 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,7 +27,7 @@ def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Prob
     groups = np.zeros(graph.solution.count, dtype=np.int64)
     for group in graph.groups:
         groups[group.variables] = group.index
-    depth = _layers_after(graph) if c != 1.0 else {}
+    depth = layers_after(graph.network, graph.demands) if c != 1.0 else {}
     blocks = []
     for demand in graph.movable():
         if demand.role == "weight":
@@ -104,12 +104,12 @@ def _edges(
     return sp.csr_array((mass.ravel(), (index[0], index[1])), shape=tuple(sizes))
 
 
-def _layers_after(graph: RescalingGraph) -> dict[int, int]:
+def layers_after(network: ir.Graph, demands: Iterable[Demand]) -> dict[int, int]:
     """Node index -> number of weight layers after it on the longest path to an output."""
-    nodes = graph.network.nodes
+    nodes = network.nodes
     layers = {
         d.node
-        for d in graph.demands
+        for d in demands
         if d.role == "weight" and d.node < len(nodes) and nodes[d.node].op in CONTRACTIONS
     }
     after: dict[str, int] = {}

@@ -24,6 +24,7 @@ from graphnorm.passes.fx_equinorm_convert import ConvertToEquiNormPass
 from graphnorm.passes.fx_equinorm_fold import FoldEquiNormPass
 from graphnorm.passes.fx_equinorm_norms import ConvertToBatchNormPass, ConvertToGroupNormPass
 from graphnorm.passes.fx_fold import FoldBatchNormPass
+from graphnorm.passes.fx_norm_split import SplitNormPass
 
 __all__ = [
     "CanonicalizePass",
@@ -34,6 +35,7 @@ __all__ = [
     "FoldBatchNormPass",
     "FoldEquiNormPass",
     "RewriteClipsPass",
+    "SplitNormPass",
 ]
 
 MODIFIED_TOLERANCE = 1e-6  # a coefficient this close to 1 counts as 1

@@ -26,6 +26,7 @@ _MATRIX_AXES: tuple[tuple[Any, Any], ...] = (
     ((1, -1), {}),
     ((), {"start_dim": 1}),
 )  # how flatten is told to keep axis 0
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Calls:
@@ -87,6 +88,11 @@ class Calls:
         if (node.op, node.target) in {("call_function", torch.flatten), ("call_method", "flatten")}:
             return (node.args[1:], node.kwargs) in _MATRIX_AXES
         return node.op == "call_method" and node.target in {"view", "reshape"} and len(node.args) == 3
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling the module does more than its class says."""
+    return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def require_graph_module(owner: PassBase, module: object) -> None:

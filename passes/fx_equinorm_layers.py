@@ -19,10 +19,10 @@ from torch.nn.utils import parametrize
 
 from graphnorm.errors import InputError
 from graphnorm.nn import EquiNormConv1d, EquiNormConv2d, EquiNormConv3d, EquiNormLayer, EquiNormLinear
+from graphnorm.passes.fx_calls import has_hooks
 from graphnorm.passes.fx_fold import copied
 
 _KINDS = (EquiNormConv1d, EquiNormConv2d, EquiNormConv3d, EquiNormLinear)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class LayerTracer(Tracer):
@@ -66,7 +66,7 @@ def why_not_plain(layer: EquiNormLayer) -> str | None:
         return f"it is a {type(layer).__name__}, a subclass whose forward may differ"
     if parametrize.is_parametrized(layer):
         return "it is parametrized"
-    return "it has hooks" if any(getattr(layer, hooks) for hooks in _HOOKS) else None
+    return "it has hooks" if has_hooks(layer) else None
 
 
 def put(model: Any, old: nn.Module, new: nn.Module) -> Any:

@@ -25,7 +25,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.nn.utils import parametrize
 
 from graphnorm.errors import InputError
-from graphnorm.passes.fx_calls import Calls, require_graph_module
+from graphnorm.passes.fx_calls import Calls, has_hooks, require_graph_module
 
 Module = TypeVar("Module", bound=nn.Module)
 _NORM_AFTER: dict[type[nn.Module], type[nn.Module]] = {
@@ -39,7 +39,6 @@ _NORM_AFTER: dict[type[nn.Module], type[nn.Module]] = {
 }
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(eq=False)
@@ -170,7 +169,7 @@ def obstacles(calls: Calls, norm_node: Node, evaluated: bool = True) -> Iterator
     Without ``evaluated`` the pair is looked at as layers, and the state of the BatchNorm does not matter.
     """
     if norm_node.op != "call_module":
-        yield "batch_norm is called as a function; only BatchNorm modules are folded"
+        yield "batch_norm is called as a function, and passes read modules; use SplitNormPass before tracing"
     layer_node = norm_node.all_input_nodes[0]
     norm: Any = calls.called(norm_node)
     layer: Any = calls.called(layer_node)
@@ -182,7 +181,7 @@ def obstacles(calls: Calls, norm_node: Node, evaluated: bool = True) -> Iterator
     for name, module in named:
         if parametrize.is_parametrized(module):
             yield f"{name} is parametrized"
-        if any(getattr(module, hooks) for hooks in _HOOKS):
+        if has_hooks(module):
             yield f"{name} has hooks"
         if calls.times_called[id(module)] > 1:
             yield f"{name} is called more than once"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import graphnorm
 from graphnorm import ir
+from graphnorm.emission.onnx_file import rescale_onnx
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.permutation import rules
 from graphnorm.permutation.axes import Axes
@@ -22,7 +24,7 @@ from graphnorm.proof.prove import attempt
 from graphnorm.sources import open_model
 from tests.equivalents import equivalent_weights
 from tests.networks import NETWORKS
-from tests.test_canonical import network
+from tests.test_canonical import exported, network
 from tests.test_equivalence import COMMON
 
 Model = Any
@@ -206,6 +208,20 @@ class TestCanonicalOrder:
         twice = graphnorm.canonicalize(once.model, arguments, permute=True)
         assert once.permutation
         assert twice.permutation == {}
+
+    @pytest.mark.parametrize("double", [False, True])
+    def test_equivalent_onnx_copies_come_out_equal(self, double: bool) -> None:
+        model, arguments = doubled("mlp") if double else network("mlp")
+        loaded = onnx_ir.from_proto(exported(model.eval(), *arguments))
+        other = rescale_onnx(loaded, equivalent_weights(open_model(loaded).network, seed=1))
+        tol = 1e-14 if double else 1e-8
+        results = [graphnorm.canonicalize(one, permute=True, tol=tol) for one in (loaded, other)]
+        assert any(result.permutation for result in results)
+        one, two = (open_model(result.model).network.weights for result in results)
+        for name, array in one.items():
+            assert array.dtype == (np.float64 if double else np.float32)
+            assert np.linalg.norm(array - two[name]) <= (1e-12 if double else 1e-6) * np.linalg.norm(array)
+        assert graphnorm.canonicalize(results[0].model, permute=True).permutation == {}
 
     def test_exact_mode_refuses(self) -> None:
         with pytest.raises(graphnorm.InputError, match="permute=True changes the order of sums"):

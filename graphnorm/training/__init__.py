@@ -1,0 +1,1 @@
+"""Training with rescalings: ENorm after each optimizer step, implicit ENorm, Path-SGD."""
