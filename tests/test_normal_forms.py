@@ -1,4 +1,7 @@
-"""A normal form computes what the network computes: both are run, in float64, operator by operator."""
+"""A normal form computes what the network computes, and so do its rescaled and permuted copies.
+
+All are run in float64, operator by operator.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import torch
 from graphnorm import ir
 from graphnorm.alignment.normal import normalise
 from graphnorm.sources import Source, open_model
+from tests.equivalents import equivalent_weights
 from tests.ir_interpreter import SPECIAL, run_node
 from tests.networks import NETWORKS
 from tests.test_canonical import exported, network, small_cnn
@@ -82,21 +86,22 @@ def wide(array: Array) -> Array:
 
 
 def same_function(source: Source) -> int:
-    """Check the normal form on the example; returns its number of nodes."""
+    """Check the normal form, and an equivalent copy of it, on two inputs; returns its number of nodes."""
     assert source.example is not None
-    form = normalise(source.network)
+    graph = normalise(source.network).graph
+    moved = replace(graph, weights=equivalent_weights(graph, seed=3))
     for seed in range(2):
         generator = np.random.default_rng(seed)
         inputs = [
             generator.standard_normal(array.shape) if array.dtype.kind == "f" else array
             for array in source.example
         ]
-        one, two = evaluated(source.network, inputs), evaluated(form.graph, inputs)
-        for first, second in zip(one, two, strict=True):
-            assert np.allclose(
-                first, second, rtol=1e-6, atol=1e-7 * np.nanmax(np.abs(first), initial=0.0), equal_nan=True
-            )
-    return len(form.graph.nodes)
+        expected = evaluated(source.network, inputs)
+        for other in (graph, moved):
+            for first, second in zip(expected, evaluated(other, inputs), strict=True):
+                size = np.nanmax(np.abs(first), initial=0.0)
+                assert np.allclose(first, second, rtol=1e-6, atol=1e-7 * size, equal_nan=True)
+    return len(graph.nodes)
 
 
 NAMES = [name for name in NETWORKS if name not in NOT_INTERPRETED]
