@@ -15,9 +15,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
+import graphnorm
 from graphnorm.cli.commands import app
 from graphnorm.emission.onnx_file import rescale_onnx
 from graphnorm.sources import open_model
+from graphnorm.verification.onnx_runner import pick_provider
+from graphnorm.verification.torch_runner import pick_device
 from tests.equivalents import equivalent_weights
 from tests.test_canonical import exported, small_cnn
 
@@ -99,3 +102,25 @@ def test_the_report_names_what_ran(folder: Path, tmp_path: Path) -> None:
 def test_destinations_are_checked_first(folder: Path, tmp_path: Path) -> None:
     for option, name in (("--html", "x.txt"), ("--counterexample", "x.txt"), ("--html", "no/x.html")):
         assert run(folder, "moved.onnx", option, str(tmp_path / name)).exit_code == 2
+
+
+class TestDevices:
+    def test_providers_have_short_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        offered = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+        monkeypatch.setattr("onnxruntime.get_available_providers", lambda: offered)
+        assert pick_provider("auto") == "CPUExecutionProvider"
+        assert pick_provider("openvino") == "OpenVINOExecutionProvider"
+        with pytest.raises(graphnorm.InputError, match="onnxruntime offers OpenVINO"):
+            pick_provider("cuda")
+
+    def test_what_torch_lacks_is_an_error(self) -> None:
+        with pytest.raises(graphnorm.InputError, match="torch cannot use it"):
+            pick_device("openvino")
+
+    def test_nothing_falls_back(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A provider that is offered and does not start is an error, not another provider."""
+        offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        monkeypatch.setattr("onnxruntime.get_available_providers", lambda: offered)
+        found = run(folder, "moved.onnx", "--device", "cuda")
+        assert found.exit_code != 0
+        assert "CUDAExecutionProvider" in str(found.exception) + found.output

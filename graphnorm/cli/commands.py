@@ -46,7 +46,9 @@ JsonOption = Annotated[
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", help="Weights (.safetensors) of a module by name.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where to measure: auto, cpu, cuda.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Where to measure: auto, cpu, cuda, or a provider of onnxruntime.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of random weights and inputs.")]
 TrainOption = Annotated[bool, typer.Option("--train", help="Take a module by name in training mode.")]
 

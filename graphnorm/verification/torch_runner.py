@@ -137,6 +137,11 @@ def pick_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: this torch has no CUDA device; use --device cpu or auto")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"device {device!r}: torch cannot use it ({first}); use --device auto") from error
     return device
 
 
