@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 import graphnorm
 from graphnorm.cli.commands import app
 from graphnorm.emission.onnx_file import rescale_onnx
+from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.sources import open_model
 from graphnorm.verification.onnx_runner import pick_provider
 from graphnorm.verification.torch_runner import pick_device
@@ -124,3 +125,13 @@ class TestDevices:
         found = run(folder, "moved.onnx", "--device", "cuda")
         assert found.exit_code != 0
         assert "CUDAExecutionProvider" in str(found.exception) + found.output
+
+    @pytest.mark.gpu
+    def test_torch_runs_on_cuda(self) -> None:
+        model, example = small_cnn()
+        source = open_model(model, example)
+        other = rescale_torch(model, equivalent_weights(source.network))
+        report = graphnorm.check(model, other, example, device="cuda")
+        assert report.verdict == "proved"
+        assert report.verification.measurement is not None
+        assert all(text.endswith("on cuda") for text in report.verification.measurement.runtimes)
