@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
-from graphnorm.coefficients import LOG2, Rescaled, powers_of_two, rescale
+from graphnorm.coefficients import LOG2, Rescaled, lattice, powers_of_two, rescale
 from graphnorm.errors import InputError, NotEquivalentError
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.objective import build_problem, energy_by_weight
 from graphnorm.permutation.order import canonical_order
 from graphnorm.permutation.symmetry import Permutation, inverse, symmetry
 from graphnorm.report import Report, Verification, degenerate_groups
-from graphnorm.solver.cyclic import Solution, solve
 from graphnorm.solver.problem import Problem, objective
+from graphnorm.solver.rounding import integer_descent
+from graphnorm.solver.solve import METHODS, Solution, solve
 from graphnorm.sources import Source, open_model
 from graphnorm.verification.certificate import check_certificate
 from graphnorm.verification.layers import first_difference, inexact_variables
@@ -29,6 +30,7 @@ from graphnorm.verification.rewriting import first_departure
 
 MODES = ("optimal", "exact")
 Progress = Callable[[str], None]
+_MEMORY = 1.25  # of the weights' bytes: what the solver may hold beside them
 _ROUNDS = 8  # of freezing channels whose coefficients leave the float format
 
 
@@ -66,7 +68,10 @@ def canonicalize(
     c: float = 1.0,
     mode: str = "optimal",
     tol: float = 1e-8,
+    gap: float | None = None,
     max_cycles: int = 1000,
+    method: str = "auto",
+    memory: int | None = None,
     verify: bool = True,
     inplace: bool = False,
     rewrite_clips: bool = False,
@@ -81,11 +86,15 @@ def canonicalize(
         example_inputs: inputs to trace a torch module with, and to verify on.
         kwargs: keyword inputs of a torch module.
         input_shapes: sizes of an ONNX model's symbolic dimensions, by input name.
-        p: exponent of the norm, > 0.
+        p: exponent of the norm, > 0; ``inf`` balances the largest absolute weights.
         c: asymmetry of ENorm-c (Stock et al. 2019, section 3.4), > 0; 1 is symmetric.
         mode: ``optimal``, or ``exact``: coefficients are powers of two, outputs stay bit-identical.
         tol: stop when max |log(in / out)| over all neurons is at most this.
+        gap: go on until the objective is proved to be within this fraction of its minimum, too.
         max_cycles: limit on solver cycles.
+        method: ``auto``, ``coarse``, ``newton``, ``cyclic`` (the paper's algorithm 1) or ``paper_blocks``.
+        memory: bytes for the solver's channel-by-channel masses; layers beyond it are read again in each
+            cycle.  Default: a quarter more than the weights have.
         verify: check the certificate and run both models.
         inplace: change a torch model itself.
         rewrite_clips: first make weights of the bounds of ReLU6, Hardtanh and Clip, one per channel, where
@@ -99,7 +108,7 @@ def canonicalize(
         InputError: options or model cannot be taken.
         NotEquivalentError: verification failed; nothing was changed.
     """
-    _check_options(p, c, mode, tol)
+    _check_options(p, c, mode, tol, gap, method, memory)
     if permute and mode == "exact":
         raise InputError("permute=True changes the order of sums, so outputs cannot stay bit-identical; "
                          "leave out mode='exact'")  # fmt: skip
@@ -120,9 +129,18 @@ def canonicalize(
     clock.lap("trace")
     problem = build_problem(graph, p, c)
     frozen = np.zeros(problem.count, dtype=bool)
+    if memory is None:
+        memory = int(_MEMORY * sum(w.nbytes for w in source.network.weights.values()))
+
+    def solved(held: npt.NDArray[np.bool_]) -> Solution:
+        return solve(
+            problem, tol, max_cycles, method=method, gap=gap, certify=verify, frozen=held, memory=memory,
+            watch=lambda at, cycles, seen: tell(f"solving: cycle {cycles}, imbalance {seen:.1e}"),
+        )  # fmt: skip
+
     for _ in range(_ROUNDS):
         tell("solving")
-        solution, rescaled, z = _solve(graph, problem, mode == "exact", tol, max_cycles, frozen)
+        solution, rescaled, z, final = _solve(graph, problem, mode == "exact", solved, frozen, memory)
         clock.lap("solve")
         emitted, verification = _applied(
             original, source, graph, rescaled, z, mode, verify, device, tell, clock
@@ -147,19 +165,23 @@ def canonicalize(
     if inplace:
         emitted = source.emit(weights, inplace=True)
     energy = energy_by_weight(graph, rescaled.weights, p)
-    final = objective(problem, z)
     report = Report(
         model=source.network.name,
         dimension=graph.dimension,
         objective={"before": solution.before, "after": final},
         solver={
+            "method": method,
             "cycles": solution.cycles,
             "imbalance": solution.imbalance,
+            "gap": solution.gap,
             "converged": solution.converged,
+            "status": solution.status.name.lower(),
+            "message": solution.status.message,
             "optimum": solution.after,
+            "exact_cost": final / solution.after - 1 if mode == "exact" and solution.after else None,
             "limited_channels": len(rescaled.lost),
         },
-        options={"p": p, "c": c, "mode": mode, "tol": tol},
+        options={"p": p, "c": c, "mode": mode, "tol": tol, "gap": gap},
         pins=graph.pins,
         degenerate=degenerate_groups(graph, solution.degenerate),
         unknown=graph.scales.unknown,
@@ -172,15 +194,25 @@ def canonicalize(
     return Result(emitted, rescaled.coefficients, report, source, graph, x, permutation)
 
 
-def _check_options(p: float, c: float, mode: str, tol: float) -> None:
-    if not (np.isfinite(p) and p > 0):
-        raise InputError(f"p must be a positive number, got {p}")
+def _check_options(
+    p: float, c: float, mode: str, tol: float, gap: float | None, method: str, memory: int | None
+) -> None:
+    if not p > 0:
+        raise InputError(f"p must be a positive number or inf, got {p}")
     if not (np.isfinite(c) and c > 0):
         raise InputError(f"c must be a positive number, got {c}")
     if mode not in MODES:
         raise InputError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if not tol > 0:
         raise InputError(f"tol must be positive, got {tol}")
+    if gap is not None and not gap > 0:
+        raise InputError(f"gap must be positive, got {gap}")
+    if gap is not None and not np.isfinite(p):
+        raise InputError("gap needs a finite p: the largest weight has no unique minimum to be near")
+    if memory is not None and memory < 0:
+        raise InputError(f"memory must be a number of bytes, got {memory}")
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
 
 
 def _applied(
@@ -227,17 +259,21 @@ def _solve(
     graph: RescalingGraph,
     problem: Problem,
     exact: bool,
-    tol: float,
-    max_cycles: int,
+    solved: Callable[[npt.NDArray[np.bool_]], Solution],
     held: npt.NDArray[np.bool_],
-) -> tuple[Solution, Rescaled, Floats]:
-    """Solve and apply; channels that are `held` or don't fit the float format stay at 1."""
+    memory: int,
+) -> tuple[Solution, Rescaled, Floats, float]:
+    """Solve and apply; channels that are `held` or don't fit the float format stay at 1.
+
+    Returns:
+        The solution, new weights, log-scales (on the lattice in exact mode) and the objective there.
+    """
     frozen = held.copy()
     for attempt in itertools.count():
-        solution = solve(problem, tol, max_cycles, frozen=frozen)
-        z = powers_of_two(graph, solution.z) if exact else solution.z
-        if exact and objective(problem, z) > solution.before:  # rounding cost more than was gained
-            z = np.zeros_like(z)
+        solution = solved(frozen)
+        z, final = solution.z, solution.after
+        if exact:
+            z, final = _rounded(graph, problem, solution, frozen, memory)
         rescaled = rescale(graph, z, exact)
         if not len(rescaled.lost):
             break
@@ -247,7 +283,21 @@ def _solve(
         if frozen[misfit].all():
             misfit = np.arange(problem.count)
         frozen[misfit] = True
-    return solution, replace(rescaled, lost=np.flatnonzero(frozen)), z
+    return solution, replace(rescaled, lost=np.flatnonzero(frozen)), z, final
+
+
+def _rounded(
+    graph: RescalingGraph, problem: Problem, solution: Solution, frozen: npt.NDArray[np.bool_], memory: int
+) -> tuple[Floats, float]:
+    """The best powers of two that integer descent finds near the optimum; never worse than no change."""
+    movable = ~frozen
+    movable[solution.degenerate] = False
+    if not np.isfinite(problem.p):
+        z = powers_of_two(graph, solution.z)
+        final = objective(problem, z)
+    else:
+        z, final = integer_descent(problem, powers_of_two(graph, solution.z), lattice(graph), movable, memory)
+    return (z, final) if final <= solution.before else (np.zeros_like(z), solution.before)
 
 
 def _prove(

@@ -6,7 +6,8 @@ the weight's float format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,10 @@ import scipy.sparse as sp
 from graphnorm import ir
 from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.scales.demands import Demand
+from graphnorm.threads import side_by_side
 
 LOG2 = float(np.log(2.0))
+_CHUNK = 1 << 16  # entries: half a megabyte in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Rescaled:
 
     Attributes:
         weights: name -> new values (only weights that change).
-        coefficients: name -> float64 factors, broadcastable to the weight.
+        coefficients: name -> float64 factors, broadcastable to the weight; made when they are asked for.
         lost: variables whose coefficient made an entry overflow (exact mode: made it inexact).
     """
 
@@ -36,31 +39,91 @@ class Rescaled:
     lost: npt.NDArray[np.int64]
 
 
+class Coefficients(Mapping[str, Floats]):
+    """Weight name -> factors (not log-scales), float64, broadcastable to the weight.
+
+    Factors of a matrix are as large as twice its float32 entries: they are computed anew at each access.
+    """
+
+    def __init__(
+        self, graph: RescalingGraph, demands: Mapping[str, list[Demand]], x: Floats, exact: bool
+    ) -> None:
+        self._graph, self._demands, self._x, self._exact = graph, demands, x, exact
+
+    def __getitem__(self, name: str) -> Floats:
+        return coefficient(self._graph, self._demands[name], self._x, self._exact)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._demands)
+
+    def __len__(self) -> int:
+        return len(self._demands)
+
+
 def rescale(graph: RescalingGraph, z: Floats, exact: bool = False) -> Rescaled:
     """Apply the rescaling with log-scales `z` to the weights of `graph`."""
     x = graph.log_scales(z)
     by_weight: dict[str, list[Demand]] = {}
     for demand in graph.movable():
         by_weight.setdefault(demand.weight, []).append(demand)
-    weights: dict[str, ir.Array] = {}
-    coefficients: dict[str, Floats] = {}
-    lost: list[npt.NDArray[np.int64]] = []
-    for name, demands in by_weight.items():
+
+    def one(name: str) -> tuple[ir.Array, npt.NDArray[np.bool_] | None] | None:
         old = graph.network.weights[name]
-        factor = coefficient(graph, demands, x, exact)
-        if (factor == 1.0).all():
-            continue
-        with np.errstate(over="ignore", under="ignore"):
-            exact_value = old.astype(np.float64) * factor
-            new = round_once(exact_value, old.dtype)
-        bad = ~np.isfinite(new) & np.isfinite(exact_value)
-        if exact:
-            bad |= new.astype(np.float64) != exact_value
-        if bad.any():
-            lost += [_variables_at(graph, demand, bad) for demand in demands]
-        weights[name], coefficients[name] = new, factor
+        factors = factors_of(graph, by_weight[name], x, exact)
+        if all((factor == 1.0).all() for factor in factors):
+            return None
+        return multiplied(old, factors, exact)
+
+    done = dict(zip(by_weight, side_by_side(one, by_weight), strict=True))
+    changed = {name: result for name, result in done.items() if result is not None}
+    lost = [
+        _variables_at(graph, demand, bad)
+        for name, (_, bad) in changed.items() if bad is not None for demand in by_weight[name]
+    ]  # fmt: skip
     involved = np.unique(np.concatenate(lost)) if lost else np.empty(0, dtype=np.int64)
-    return Rescaled(weights, coefficients, involved)
+    kept = {name: by_weight[name] for name in changed}
+    weights = {name: new for name, (new, _) in changed.items()}
+    return Rescaled(weights, Coefficients(graph, kept, x, exact), involved)
+
+
+def multiplied(
+    old: ir.Array, factors: Sequence[Floats], exact: bool
+) -> tuple[ir.Array, npt.NDArray[np.bool_] | None]:
+    """Product of a weight and broadcastable factors, rounded once; and where it went wrong, if anywhere.
+
+    Chunks fit the processor's cache, so that memory is read and written once.
+    """
+    new = np.empty(old.shape, dtype=old.dtype)
+    bad: npt.NDArray[np.bool_] | None = None
+    rows = max(1, _CHUNK // max(old[:1].size, 1)) if old.ndim else 1
+    for start in range(0, len(old) if old.ndim else 1, rows):
+        at = slice(start, start + rows) if old.ndim else ()
+        value = functools.reduce(np.multiply, [_cut(factor, at) for factor in factors])
+        with np.errstate(over="ignore", under="ignore"):
+            product = np.multiply(value, old[at].astype(np.float64))
+            new[at] = round_once(product, old.dtype)
+        wrong = _wrong(new[at], product, exact)
+        if wrong is not None:
+            bad = np.zeros(old.shape, dtype=bool) if bad is None else bad
+            bad[at] = wrong
+    return new, bad
+
+
+def _cut(factor: Floats, at: slice | tuple[()]) -> Floats:
+    return factor if factor.ndim == 0 or len(factor) == 1 else factor[at]
+
+
+def _wrong(new: ir.Array, product: Floats, exact: bool) -> npt.NDArray[np.bool_] | None:
+    """Entries that overflow (exact mode: that were rounded); None if there are none."""
+    rounded = new.astype(np.float64)
+    if exact:
+        wrong = rounded != product
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(rounded.sum()):
+                return None
+        wrong = ~np.isfinite(rounded) & np.isfinite(product)
+    return wrong if wrong.any() else None
 
 
 def round_once(values: Floats, dtype: np.dtype[Any]) -> ir.Array:
@@ -79,22 +142,34 @@ def round_once(values: Floats, dtype: np.dtype[Any]) -> ir.Array:
 
 def coefficient(graph: RescalingGraph, demands: list[Demand], x: Floats, exact: bool = False) -> Floats:
     """The factors of one weight, broadcastable to it, from the label log-scales `x`."""
-    shape = graph.network.weights[demands[0].weight].shape
+    return np.asarray(functools.reduce(np.multiply, factors_of(graph, demands, x, exact)))
+
+
+def factors_of(graph: RescalingGraph, demands: list[Demand], x: Floats, exact: bool = False) -> list[Floats]:
+    """Factors whose product is `coefficient`: one for each term of a demand, so that none is a matrix."""
+    weight = graph.network.weights[demands[0].weight]
     if len(demands) == 1 and not demands[0].path:
-        return _exponential(graph.demand_scale(demands[0], x), exact)
-    index = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
+        return [
+            np.asarray(f).reshape((1,) * (weight.ndim - f.ndim) + f.shape)
+            for f in _terms(graph, demands[0], x, exact)
+        ]
+    index = np.arange(weight.size).reshape(weight.shape)
     factor = np.ones(index.size)
     for demand in demands:
         region = demand.region(index)
-        scale = _exponential(graph.demand_scale(demand, x), exact)
+        scale = functools.reduce(np.multiply, _terms(graph, demand, x, exact))
         factor[region.ravel()] = np.broadcast_to(scale, region.shape).ravel()
-    return factor.reshape(shape)
+    return [factor.reshape(weight.shape)]
 
 
-def _exponential(scale: Floats, exact: bool) -> Floats:
+def _terms(graph: RescalingGraph, demand: Demand, x: Floats, exact: bool) -> list[Floats]:
+    if exact and any(
+        c != round(c) for c, _ in demand.terms
+    ):  # half a power of two has to meet its other half
+        return [np.exp2(np.rint(graph.demand_scale(demand, x) / LOG2))]
     if exact:
-        return np.asarray(np.exp2(np.rint(scale / LOG2)))
-    return np.asarray(np.exp(scale))
+        return [np.exp2(c * np.rint(x[labels] / LOG2)) for c, labels in demand.terms] or [np.ones(())]
+    return [np.exp(c * x[labels]) for c, labels in demand.terms] or [np.ones(())]
 
 
 def _variables_at(graph: RescalingGraph, demand: Demand, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -105,16 +180,22 @@ def _variables_at(graph: RescalingGraph, demand: Demand, bad: npt.NDArray[np.boo
     return np.asarray(forms.indices, dtype=np.int64)
 
 
-def powers_of_two(graph: RescalingGraph, z: Floats) -> Floats:
-    """Round log-scales so that every label's coefficient is a power of two."""
+def lattice(graph: RescalingGraph) -> Floats:
+    """Spacing of each log-scale for which every label's coefficient is a power of two; inf if none is."""
     basis = graph.solution.basis.tocsc()
-    step = np.ones(len(z))
+    step = np.ones(basis.shape[1])
     fractional = basis.data != np.rint(basis.data)
-    for variable in np.unique(np.repeat(np.arange(len(z)), np.diff(basis.indptr))[fractional]):
+    for variable in np.unique(np.repeat(np.arange(len(step)), np.diff(basis.indptr))[fractional]):
         entries = basis.data[basis.indptr[variable] : basis.indptr[variable + 1]]
         step[variable] = next((q for q in range(2, 65) if _integral(entries * q)), np.inf)
+    return step * LOG2
+
+
+def powers_of_two(graph: RescalingGraph, z: Floats) -> Floats:
+    """Round log-scales so that every label's coefficient is a power of two."""
+    step = lattice(graph)
     with np.errstate(invalid="ignore"):
-        rounded = np.rint(z / (LOG2 * step)) * step * LOG2
+        rounded = np.rint(z / step) * step
     return np.where(np.isfinite(step), rounded, 0.0)
 
 

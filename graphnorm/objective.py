@@ -13,17 +13,28 @@ import numpy as np
 import scipy.sparse as sp
 
 from graphnorm import ir
-from graphnorm.graph import Floats, RescalingGraph
+from graphnorm.graph import RescalingGraph
+from graphnorm.powers import WeightPowers, power_sum
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align, varying_axes
-from graphnorm.solver.problem import Block, Problem, make_block
+from graphnorm.solver.edges import sparse
+from graphnorm.solver.problem import Block, Integers, Problem, merged
+from graphnorm.solver.streamed import Streamed
 
 CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Gather"})
 
 
 def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Problem:
-    """Masses and forms of every multiplicative weight that can move."""
+    """Forms and masses of every multiplicative weight that can move.
+
+    Masses of layers stay in the weights (`Streamed`) until the solver holds them.
+
+    Args:
+        graph: the rescaling graph.
+        p: exponent of the norm; ``inf`` balances the largest absolute values.
+        c: asymmetry of ENorm-c.
+    """
     groups = np.zeros(graph.solution.count, dtype=np.int64)
     for group in graph.groups:
         groups[group.variables] = group.index
@@ -31,32 +42,35 @@ def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Prob
     blocks = []
     for demand in graph.movable():
         if demand.role == "weight":
-            factor = c ** (p * depth.get(demand.node, 0))
-            block = _block(graph, demand, p, factor, groups)
+            h = depth.get(demand.node, 0)
+            factor = c ** (p * h if np.isfinite(p) else h)
+            block = _block(graph, demand, p, factor)
             if block is not None:
                 blocks.append(block)
     return Problem(graph.solution.count, groups, tuple(blocks), p)
 
 
-def _block(
-    graph: RescalingGraph, demand: Demand, p: float, factor: float, groups: np.ndarray
-) -> Block | None:
+def _block(graph: RescalingGraph, demand: Demand, p: float, factor: float) -> Block | None:
     region = demand.region(graph.network.weights[demand.weight])
-    terms = [(k, align(labels, region.ndim)) for k, labels in demand.terms]
-    sides = _two_sides(terms)
+    sides = _two_sides([(k, align(labels, region.ndim)) for k, labels in demand.terms])
     axes = [sorted(frozenset().union(*(varying_axes(labels) for _, labels in side))) for side in sides]
-    kept = sorted({*axes[0], *axes[1]})
-    mass = _power_sum(region, kept, p) * factor
     forms = [
         _forms(graph.solution.basis, side, [region.shape[a] for a in which], which)
         for side, which in zip(sides, axes, strict=True)
     ]
+    if not any(form.nnz for form in forms):
+        return None
     if set(axes[0]) & set(axes[1]):
-        mass = _edges(mass, kept, axes, [form.shape[0] for form in forms])
-    else:
-        order = [kept.index(axis) for axis in (*axes[0], *axes[1])]
-        mass = mass.transpose(order).reshape(forms[0].shape[0], forms[1].shape[0])
-    return make_block(demand.weight, mass, forms[0], forms[1], groups)
+        edges = _edges(region, axes, p, factor)
+        gathers = [merged(form) for form in forms]
+        gains = sparse(edges, bool(np.isfinite(p))).merged(gathers[0][0], gathers[1][0])
+        return Block(demand.weight, gains, gathers[0][1], gathers[1][1])
+    if 0 in axes[1]:  # rows are the side that is outermost in memory
+        axes, forms = axes[::-1], forms[::-1]
+    (rows, row_forms), (columns, column_forms) = (merged(form) for form in forms)
+    powers = WeightPowers(region, tuple(axes[0]), tuple(axes[1]), p, factor, columns)
+    mass = Streamed((row_forms.shape[0], column_forms.shape[0]), powers.chunks, rows, bool(np.isfinite(p)))
+    return Block(demand.weight, mass, row_forms, column_forms)
 
 
 def _two_sides(terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
@@ -69,38 +83,33 @@ def _two_sides(terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
     return first, rest
 
 
-def _power_sum(region: ir.Array, kept: Sequence[int], p: float) -> Floats:
-    """Sum of |w|^p over the axes that are not kept, in float64."""
-    values = np.abs(region.astype(np.float64))
-    powered = np.square(values) if p == 2.0 else values if p == 1.0 else values**p
-    gone = tuple(axis for axis in range(region.ndim) if axis not in kept)
-    return np.asarray(powered.sum(axis=gone) if gone else powered)
-
-
 def _forms(
     basis: sp.csr_array, side: Sequence[Term], shape: Sequence[int], axes: Sequence[int]
 ) -> sp.csr_array:
     size = int(np.prod(shape, dtype=np.int64))
-    total = sp.csr_array((size, basis.shape[1]))
+    total = None
     for k, labels in side:
         shrunk = labels.transpose([*axes, *(a for a in range(labels.ndim) if a not in axes)])
         shrunk = shrunk.reshape(shrunk.shape[: len(axes)])
-        total = total + k * basis[np.broadcast_to(shrunk, tuple(shape)).ravel()]
-    total = sp.csr_array(total)
+        term = k * sp.csr_array(basis[np.broadcast_to(shrunk, tuple(shape)).ravel()])
+        total = term if total is None else total + term
+    total = sp.csr_array((size, basis.shape[1])) if total is None else sp.csr_array(total)
     total.eliminate_zeros()
     return total
 
 
-def _edges(
-    mass: Floats, kept: Sequence[int], axes: Sequence[Sequence[int]], sizes: Sequence[int]
-) -> sp.csr_array:
+def _edges(region: ir.Array, axes: Sequence[Sequence[int]], p: float, factor: float) -> sp.csr_array:
     """Sides that share an axis (grouped, depthwise, gains): a sparse mass matrix."""
-    index = []
+    kept = sorted({*axes[0], *axes[1]})
+    mass = power_sum(region, kept, p) * factor
+    index: list[Integers] = []
+    sizes: list[int] = []
     for which in axes:
         shape = [mass.shape[kept.index(a)] for a in which]
         flat = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
         full = [mass.shape[i] if a in which else 1 for i, a in enumerate(kept)]
         index.append(np.broadcast_to(flat.reshape(full), mass.shape).ravel())
+        sizes.append(flat.size)
     return sp.csr_array((mass.ravel(), (index[0], index[1])), shape=tuple(sizes))
 
 
@@ -132,7 +141,7 @@ def energy_by_weight(
     for demand in sorted(graph.demands, key=lambda d: d.node):
         name = demand.weight
         if demand.role == "weight" and name not in found:
-            before = float(_power_sum(graph.network.weights[name], [], p))
-            after = float(_power_sum(new[name], [], p)) if name in new else before
+            before = float(power_sum(graph.network.weights[name], [], p))
+            after = float(power_sum(new[name], [], p)) if name in new else before
             found[name] = (before, after)
     return found

@@ -60,8 +60,9 @@ class Report:
     Attributes:
         dimension: number of independent rescalings.
         objective: ``before`` and ``after``: sum |w|^p over multiplicative weights that can move.
-        solver: ``cycles``, ``imbalance`` (max |log(in / out)|), ``converged``.
-        exact: ``mode`` and, in exact mode, what exactness cost.
+        solver: ``method``, ``cycles``, ``imbalance`` (max |log(in / out)|), ``gap`` (certified bound of
+            (objective - minimum) / objective), ``converged``; ``optimum``, the objective without rounding to
+            powers of two, and ``exact_cost``, what that adds, as a fraction of the optimum (exact mode).
         pins: causes that fix scales.
         degenerate: channel groups with channels that have no minimiser, left at 1.
         unknown: operators without a rule -> the nodes pinned by them.

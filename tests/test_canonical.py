@@ -14,11 +14,12 @@ from torch import nn
 
 import graphnorm
 from graphnorm import coefficients
-from graphnorm.coefficients import rescale, round_once
+from graphnorm.coefficients import powers_of_two, rescale, round_once
 from graphnorm.demo_models import resnet18c
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.objective import build_problem
 from graphnorm.solver.problem import objective
+from graphnorm.solver.solve import solve
 from tests.networks import NETWORKS
 
 
@@ -108,6 +109,62 @@ def test_exact_mode_is_bit_identical(name: str, dtype: torch.dtype) -> None:
     assert any((factor != 1).any() for factor in result.coefficients.values())
     for factor in result.coefficients.values():
         assert (np.log2(factor) == np.rint(np.log2(factor))).all()
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_the_cost_of_exactness_is_reported(p: float) -> None:
+    model, example = small_cnn()
+    best = graphnorm.canonicalize(model, example, p=p).report
+    exact = graphnorm.canonicalize(model, example, p=p, mode="exact")
+    after, cost = exact.report.objective["after"], exact.report.solver["exact_cost"]
+    assert cost == pytest.approx(after / best.objective["after"] - 1)
+    assert 0 < cost < exact.report.objective["before"] / best.objective["after"] - 1
+    weights = [
+        value.detach().double() for name, value in exact.model.named_parameters() if name.endswith("weight")
+    ]
+    assert after == pytest.approx(sum(float((w.abs() ** p).sum()) for w in weights), rel=1e-6)
+    problem = build_problem(exact.graph, p)
+    rounded = powers_of_two(exact.graph, solve(problem).z)
+    assert objective(problem, rounded) > after * (1 + 1e-6)  # rounding alone costs more
+    assert best.solver["exact_cost"] is None
+
+
+def test_the_largest_weights_balance() -> None:
+    model, example = small_cnn()
+    result = graphnorm.canonicalize(model, example, p=float("inf"))
+    assert result.report.verification.verdict == "proved"
+    first, second = (result.model[k].weight.detach().abs() for k in (0, 2))
+    come = first.flatten(1).max(dim=1).values  # channel c of 8; two of them go into each of 4 groups
+    go = second.reshape(4, 2, 2, 3, 3).amax(dim=(1, 3, 4)).flatten()
+    assert torch.allclose(come, go, rtol=1e-5)
+    assert result.report.objective["after"] == pytest.approx(
+        max(
+            float(p.detach().abs().max())
+            for name, p in result.model.named_parameters()
+            if name.endswith("weight")
+        )
+    )
+
+
+def test_weights_out_of_range_are_left_with_a_reason() -> None:
+    model, example = small_cnn()
+    with torch.no_grad():
+        model[0].weight.mul_(1e20)
+    result = graphnorm.canonicalize(model, example, p=40.0)  # 1e800 leaves float64
+    assert result.report.solver["status"] == "out_of_range"
+    assert not result.report.solver["converged"]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), result.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("method", ["coarse", "newton", "cyclic", "paper_blocks"])
+def test_methods_agree(method: str) -> None:
+    model, example = small_cnn()
+    best = graphnorm.canonicalize(model, example, tol=1e-10)
+    other = graphnorm.canonicalize(model, example, tol=1e-10, method=method, memory=0)
+    assert other.report.solver["method"] == method
+    assert other.report.solver["gap"] <= 1e-12
+    for name, factors in best.coefficients.items():
+        assert np.abs(other.coefficients[name] / factors - 1).max() <= 1e-8
 
 
 def test_exact_mode_gives_up_channels_that_would_lose_bits() -> None:
@@ -225,6 +282,8 @@ def test_without_verification_the_verdict_says_so() -> None:
 BAD_OPTIONS = [
     ({"p": 0.0}, "p must be"), ({"p": float("nan")}, "p must be"), ({"c": -1.0}, "c must be"),
     ({"mode": "fast"}, "mode must be one of optimal, exact"), ({"tol": 0.0}, "tol must be"),
+    ({"method": "magic"}, "method must be one of auto, "), ({"gap": 0.0}, "gap must be"),
+    ({"memory": -1}, "memory must be"), ({"gap": 1e-9, "p": float("inf")}, "gap needs a finite p"),
 ]  # fmt: skip
 
 

@@ -150,6 +150,22 @@ class TestCanonicalize:
         assert json.loads(result.stdout)["verification"]["measurement"]["bit_identical"] is True
         assert "dimension" in result.stderr
 
+    def test_solver_options(self, folder: Path) -> None:
+        options = ("--method", "newton", "--gap", 1e-13, "--memory", 0.001)
+        result = run("canonicalize", "a.onnx", "-o", "b.onnx", "--json", "r.json", *options)
+        assert result.exit_code == 0, result.stderr
+        assert "(certified)" in result.stdout
+        solver = json.loads(Path("r.json").read_text())["solver"]
+        assert solver["method"] == "newton"
+        assert solver["gap"] <= 1e-13
+        largest = run("canonicalize", "a.onnx", "-o", "c.onnx", "--p", "inf", "--mode", "exact")
+        assert largest.exit_code == 0, largest.stderr
+        assert "largest |w|" in largest.stdout
+        assert "cost of exactness" in largest.stdout
+        wrong = run("canonicalize", "a.onnx", "-o", "d.onnx", "--method", "magic")
+        assert wrong.exit_code == 2
+        assert "method must be one of auto" in wrong.stderr
+
     def test_module_to_safetensors_and_pt2(self, folder: Path) -> None:
         for name in ("m.safetensors", "m.pt2"):
             result = run("canonicalize", "cli_zoo:mlp", "-o", name, "--p", 1)

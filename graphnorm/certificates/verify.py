@@ -52,6 +52,7 @@ def save_certificate(result: Result, path: Path, written: Path | None = None) ->
     vectors = pack(result.log_scales, result.permutation)
     options, solver = result.report.options, result.report.solver
     exact = options["mode"] == "exact"
+    before, after = _objectives(result.graph, result.log_scales, float(options["p"]), float(options["c"]))
     claims = Claims(
         a_graph=graph_hash(source.network),
         a_weights=weights_hash(source.network),
@@ -60,8 +61,8 @@ def save_certificate(result: Result, path: Path, written: Path | None = None) ->
         exact=exact,
         p=float(options["p"]),
         c=float(options["c"]),
-        before=float(result.report.objective["before"]),
-        after=float(result.report.objective["after"]),
+        before=before,
+        after=after,
         gap=None if solver.get("gap") is None else float(solver["gap"]),
         vectors=hashlib.sha256(vectors).hexdigest(),
     )
@@ -152,10 +153,15 @@ def _failed(certificate: Certificate, failure: str) -> Certificate:
 
 def _wrong_objective(claims: Claims, graph: RescalingGraph, x: Any) -> str:
     """Objectives of both, computed anew: of A at log-scales 0, of B at those of the certificate."""
-    problem = build_problem(graph, claims.p, claims.c)
-    z = x[graph.solution.variables]
-    for name, claimed, at in (("before", claims.before, 0 * z), ("after", claims.after, z)):
-        found = objective(problem, at)
+    both = _objectives(graph, x, claims.p, claims.c)
+    for name, claimed, found in zip(("before", "after"), (claims.before, claims.after), both, strict=True):
         if not abs(found - claimed) <= _SAME * max(abs(found), abs(claimed)):
             return f"objective {name}: {claimed:.12g} is claimed, it is {found:.12g}"
     return ""
+
+
+def _objectives(graph: RescalingGraph, x: Any, p: float, c: float) -> tuple[float, float]:
+    """At no rescaling, and at log-scales `x`, in float64."""
+    problem = build_problem(graph, p, c)
+    z = x[graph.solution.variables]
+    return float(objective(problem, 0 * z)), float(objective(problem, z))

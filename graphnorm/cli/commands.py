@@ -62,7 +62,7 @@ def canonicalize(
             "--output", "-o", metavar="OUT", help=".onnx for ONNX models, else .pt2 or .safetensors."
         ),
     ],
-    p: Annotated[float, typer.Option("--p", help="Exponent of the norm, > 0.")] = 2.0,
+    p: Annotated[float, typer.Option("--p", help="Exponent of the norm, > 0; inf: largest weights.")] = 2.0,
     c: Annotated[float, typer.Option("--c", help="Asymmetry of ENorm-c, > 0; 1 is symmetric.")] = 1.0,
     mode: Annotated[
         Mode,
@@ -71,6 +71,21 @@ def canonicalize(
     tol: Annotated[
         float, typer.Option("--tol", help="Stop when max |log(in / out)| is at most this.")
     ] = 1e-8,
+    gap: Annotated[
+        float | None,
+        typer.Option(
+            "--gap", help="Go on until the norm is proved to be within this fraction of its minimum."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="Solver: auto, coarse, newton, cyclic or paper_blocks.")
+    ] = "auto",
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            "--memory", metavar="MB", help="Memory for the solver's masses; the rest is read again."
+        ),
+    ] = None,
     inputs: InputOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
@@ -128,6 +143,9 @@ def canonicalize(
             c=c,
             mode=mode.value,
             tol=tol,
+            gap=gap,
+            method=method,
+            memory=None if memory is None else int(memory * 1e6),
             rewrite_clips=rewrite_clips,
             permute=permute,
             verify=not no_verify,

@@ -55,12 +55,17 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
     before, after = report.objective["before"], report.objective["after"]
     change = f"  ({_change(before, after)})" if before else ""
     p = report.options["p"]
-    stopped = "" if report.solver["converged"] else "  [yellow]stopped before --tol was reached[/yellow]"
+    stopped = "" if report.solver["converged"] else f"  [yellow]{report.solver['message']}[/yellow]"
     nothing = "" if report.dimension else ": nothing to do"
     table.add_row("dimension", f"{report.dimension} independent rescalings{nothing}")
-    table.add_row(f"objective (sum |w|^{p:g})", f"{before:.6g} → {after:.6g}{change}")
+    what = "largest |w|" if p == float("inf") else f"sum |w|^{p:g}"
+    table.add_row(f"objective ({what})", f"{before:.6g} → {after:.6g}{change}")
     table.add_row("cycles", f"{report.solver['cycles']}{stopped}")
     table.add_row("imbalance", f"{report.solver['imbalance']:.2g}")
+    if report.solver["gap"] is not None:
+        table.add_row("optimality gap", f"≤ {report.solver['gap']:.2g} of the norm (certified)")
+    if report.solver["exact_cost"] is not None:
+        table.add_row("cost of exactness", f"{report.solver['exact_cost']:+.2%} of the optimum")
     if report.solver["limited_channels"]:
         table.add_row(
             "limited",

@@ -12,8 +12,8 @@ import scipy.sparse as sp
 
 from graphnorm.graph import RescalingGraph
 from graphnorm.objective import build_problem
-from graphnorm.solver.cyclic import solve
 from graphnorm.solver.problem import flows
+from graphnorm.solver.solve import solve
 
 Integers = npt.NDArray[np.int64]
 

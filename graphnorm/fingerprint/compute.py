@@ -21,7 +21,7 @@ from graphnorm.fingerprint.paths import path_norm
 from graphnorm.graph import RescalingGraph, build
 from graphnorm.objective import build_problem
 from graphnorm.permutation.matching import rebalanced
-from graphnorm.solver.cyclic import solve
+from graphnorm.solver.solve import solve
 from graphnorm.sources import open_model
 
 EXPONENTS = (1, 2, 4)

@@ -21,7 +21,7 @@ from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.objective import build_problem
 from graphnorm.permutation.symmetry import Integers, Permutation, Symmetry, symmetry
 from graphnorm.scales.demands import Demand
-from graphnorm.solver.cyclic import solve
+from graphnorm.solver.solve import solve
 
 _ROUNDS = 8  # of matching by entries
 _BALANCED = 1e-3  # imbalance at which channels are told apart well enough

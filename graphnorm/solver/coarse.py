@@ -1,77 +1,178 @@
 """Coarse correction: the same problem with one shift per channel group, solved by damped Newton.
 
 Slow modes of cyclic descent are layer-wide shifts that diffuse through depth.  Their problem has a few
-hundred unknowns: Phi(t) = sum_q B_q exp(p k_q . t) over pairs of segments.
+hundred unknowns: Phi(t) = sum_q B_q exp(p k_q . t) over pairs of profiles.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg
 
-from graphnorm.solver.problem import Block, Floats, Problem, scaled_exponents
+from graphnorm.solver.arrays import Array, add_at
+from graphnorm.solver.blocks import CompiledBlock
+from graphnorm.solver.cyclic import sweep
+from graphnorm.solver.descent import Descent
+from graphnorm.solver.method import Limits, Run
+from graphnorm.solver.problem import Floats, Integers
 
-_STEPS = 30
+_STEPS = 200
 _MAX_STEP = 2.0  # in p t: keeps the quadratic model honest far from the optimum
+_DENSE = 1 << 17  # masses times unknowns up to which dense matrices are faster
+_REGULAR = 1e-14
+_NEAR, _POLISH = 1e-10, 2  # below this relative decrease rounding hides it: so many full steps end it
+_SHORTEST = 1e-6
 
 
-def coarse_shift(problem: Problem, z: Floats) -> Floats:
-    """The shift of every variable (equal within a group) that minimises Phi(z + shift)."""
-    masses: list[Floats] = []
-    rows: list[int] = []
-    columns: list[int] = []
-    data: list[float] = []
-    for block in problem.blocks:
-        totals = _segment_totals(block, problem.p, z)
-        for i, row in enumerate(block.rows.profiles):
-            for j, column in enumerate(block.columns.profiles):
-                if totals[i, j] > 0 and (row or column):
-                    for group, c in (*row, *column):
-                        rows.append(len(masses))
-                        columns.append(group)
-                        data.append(c)
-                    masses.append(totals[i, j])
-    forms = sp.csr_array((data, (rows, columns)), shape=(len(masses), problem.group_count))
-    forms.sum_duplicates()
-    return _newton(forms, np.array(masses), problem.p)[problem.groups]
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """How a block's masses are summed to pairs of profiles, and which pairs can move."""
+
+    block: CompiledBlock
+    members: tuple[Array, Array]  # (profiles, entries) matrices of 0 and 1
+    moving: Integers
+
+    def sums(self) -> Array:
+        """Masses of each pair of profiles, over exp(level); from a product that is known, if it can be."""
+        rows, columns = self.block.sides
+        of_rows, of_columns = self.members
+        if len(of_rows) == 1 and len(of_columns) == 1:
+            return self.block.total()[None]
+        if len(of_columns) == 1:
+            return of_rows @ (rows.factor * self.block.product(0))
+        if len(of_rows) == 1:
+            return of_columns @ (columns.factor * self.block.product(1))
+        found = self.block.mass.right((columns.factor * of_columns).T)
+        return ((rows.factor * of_rows) @ found).reshape(-1)
 
 
-def _segment_totals(block: Block, p: float, z: Floats) -> Floats:
-    r, c = scaled_exponents(block, p, z)
-    parts = block.columns.segments
-    if len(parts) == 1:
-        by_row = (block.mass @ c)[:, None]
-    else:
-        starts = np.zeros((block.columns.size, len(parts)))
-        for j, part in enumerate(parts):
-            starts[part, j] = c[part]
-        by_row = block.mass @ starts
-    weighted = r[:, None] * by_row
-    return np.stack([weighted[part].sum(axis=0) for part in block.rows.segments])
+class Coarse:
+    """The coarse problem of a descent; its structure is found once."""
+
+    def __init__(self, at: Descent) -> None:
+        self._at = at
+        self._parts: list[_Totals] = []
+        terms: list[tuple[tuple[int, float], ...]] = []
+        for block in at.blocks:
+            rows, columns = block.sides
+            pairs = [(*row, *column) for row in rows.profiles for column in columns.profiles]
+            moving = np.array([k for k, pair in enumerate(pairs) if pair], dtype=np.int64)
+            members = (_members(at, rows.profile), _members(at, columns.profile))
+            self._parts.append(_Totals(block, members, moving))
+            terms += [pairs[k] for k in moving]
+        self._forms = _forms(terms, at.problem.group_count)
+        group = np.zeros(at.count, dtype=np.int64)
+        group[:] = at.problem.groups
+        self._group = at.arrays.array(group)
+        self._moves = at.arrays.array(at.arrays.host(at.active).astype(np.float64))
+
+    def shift(self) -> Array:
+        """The shift of every variable (equal within a group) that minimises Phi at the current point."""
+        if not self._parts:
+            return self._at.arrays.zeros(self._at.count)
+        t = minimise(self._forms, self._log_masses(), self._at.p)
+        return self._at.arrays.array(t)[self._group] * self._moves
+
+    def preconditioner(self, level: float) -> Callable[[Array], Array]:
+        """Inverse Hessian among group shifts, in the unit exp(level), as an operator on variables."""
+        at = self._at
+        masses = np.exp(self._log_masses() - level)
+        weighted = sp.dia_array((masses[None, :], [0]), shape=(len(masses),) * 2)
+        hessian = sp.csc_array(at.p**2 * (self._forms.T @ weighted @ self._forms))
+        n = hessian.shape[0]
+        diagonal = hessian.diagonal()
+        extra = np.where(diagonal > 0, _REGULAR * diagonal.max(initial=0.0), 1.0)
+        solve = scipy.sparse.linalg.splu(hessian + sp.dia_array((extra[None, :], [0]), shape=(n, n))).solve
+
+        def apply(residual: Array) -> Array:
+            sums = at.arrays.zeros(n)
+            add_at(sums, self._group, residual * self._moves)
+            return at.arrays.array(solve(at.arrays.host(sums)))[self._group] * self._moves
+
+        return apply
+
+    def _log_masses(self) -> Floats:
+        """Logarithm of the mass of each pair of profiles that can move."""
+        at = self._at
+        masses = [part.sums() for part in self._parts]
+        levels = at.xp.stack([at.level(part.block) for part in self._parts])
+        together = at.arrays.host(at.xp.concatenate([*masses, levels]))  # one transfer
+        logs, start = [], 0
+        with np.errstate(divide="ignore"):
+            for i, (part, mass) in enumerate(zip(self._parts, masses, strict=True)):
+                values = together[start : start + len(mass)][part.moving]
+                logs.append(np.log(values) + together[i - len(self._parts)])
+                start += len(mass)
+        return np.concatenate(logs)
 
 
-def _newton(forms: sp.csr_array, masses: Floats, p: float) -> Floats:
+def coarse(at: Descent, limits: Limits) -> Run:
+    """A coarse correction before each sweep."""
+    correction = Coarse(at)
+    cycles, left = 0, at.imbalance()
+    while left > limits.tol and cycles < limits.max_cycles:
+        at.move_to(at.z + correction.shift())
+        seen = sweep(at)
+        cycles += 1
+        limits.tell(at, cycles, seen)
+        if seen <= limits.tol or cycles == limits.max_cycles:
+            left = at.imbalance()
+    return Run(cycles, left)
+
+
+def _members(at: Descent, profile: Integers) -> Array:
+    matrix = np.zeros((int(profile.max(initial=0)) + 1, len(profile)))
+    matrix[profile, np.arange(len(profile))] = 1.0
+    return at.arrays.array(matrix)
+
+
+def _forms(terms: list[tuple[tuple[int, float], ...]], groups: int) -> sp.csr_array:
+    row = [i for i, form in enumerate(terms) for _ in form]
+    column = [g for form in terms for g, _ in form]
+    data = [c for form in terms for _, c in form]
+    return sp.csr_array((data, (row, column)), shape=(len(terms), groups))
+
+
+def minimise(forms: sp.csr_array, log_masses: Floats, p: float) -> Floats:
+    """Minimise sum_q exp(log_masses_q + p forms_q t) over t by damped Newton."""
     t = np.zeros(forms.shape[1])
-    value = masses.sum()
+    alive = np.isfinite(log_masses)
+    chosen, base = sp.csr_array(forms[np.flatnonzero(alive)]), log_masses[alive]
+    if not len(base):
+        return t
+    forms = chosen.toarray() if chosen.shape[0] * chosen.shape[1] <= _DENSE else chosen
+    base, polished = base - base.max(), 0
     for _ in range(_STEPS):
-        current = masses * np.exp(p * (forms @ t))
-        gradient = p * (forms.T @ current)
-        if np.abs(gradient).max(initial=0.0) <= 1e-15 * p * value:
+        current = np.exp(base + p * (forms @ t))
+        value, gradient = float(current.sum()), p * (forms.T @ current)
+        if polished == _POLISH or np.abs(gradient).max(initial=0.0) <= 1e-15 * p * value:
             break
-        weighted = sp.dia_array((current[None, :], [0]), shape=(len(current),) * 2)
-        hessian = p * p * (forms.T @ weighted @ forms).toarray()
-        hessian[np.diag_indices_from(hessian)] += 1e-14 * np.trace(hessian) / max(len(t), 1)
-        hessian[np.diag_indices_from(hessian)] += 1e-300
-        step = np.linalg.solve(hessian, -gradient)
+        step = -_solved(forms, current, p, gradient)
         step *= min(1.0, _MAX_STEP / (p * np.abs(step).max(initial=1e-300)))
-        slope = float(gradient @ step)
-        size = 1.0
-        while True:
-            trial = float((masses * np.exp(p * (forms @ (t + size * step)))).sum())
-            if trial <= value + 1e-4 * size * slope or size < 1e-6:
-                break
-            size /= 2
-        if trial > value:
-            break
-        t, value = t + size * step, trial
+        slope, size = float(gradient @ step), 1.0
+        if -slope <= _NEAR * value:
+            polished += 1
+        else:
+            while np.exp(base + p * (forms @ (t + size * step))).sum() > value + 1e-4 * size * slope:
+                size /= 2
+                if size < _SHORTEST:
+                    return t
+        t = t + size * step
     return t
+
+
+def _solved(forms: sp.csr_array | Floats, current: Floats, p: float, gradient: Floats) -> Floats:
+    """Hessian^-1 gradient, lightly regularised: groups that nothing holds stay."""
+    n = len(gradient)
+    if isinstance(forms, np.ndarray):
+        dense = p * p * (forms.T @ (current[:, None] * forms))
+        dense[np.diag_indices(n)] += _REGULAR * np.trace(dense) / n + 1e-300
+        return np.asarray(np.linalg.solve(dense, gradient))
+    weighted = sp.dia_array((current[None, :], [0]), shape=(len(current),) * 2)
+    hessian = p * p * (forms.T @ weighted @ forms)
+    small = _REGULAR * float(hessian.diagonal().sum()) / n + 1e-300
+    return np.asarray(scipy.sparse.linalg.spsolve(sp.csc_array(hessian + small * sp.eye_array(n)), gradient))

@@ -1,0 +1,156 @@
+"""Channel groups: variables that are updated at once, and where their masses are in the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from graphnorm.solver.arrays import Array, Arrays, add_at
+from graphnorm.solver.blocks import CompiledBlock
+from graphnorm.solver.problem import Bools, Integers
+from graphnorm.solver.sides import Side
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the masses of a range of entries go among a group's variables.
+
+    Attributes:
+        entries: which entries of the range (None: all).
+        local: their variables, counted within the group (None: all, in order).
+        coefficient: of these terms; masses count with its absolute value.
+        repeated: whether a variable occurs twice.
+    """
+
+    entries: Array | None
+    local: Array | None
+    coefficient: float
+    repeated: bool
+
+    def take(self, masses: Array, into: Array, sums: bool) -> None:
+        """Add masses of the range to `into`, one place for each variable (or keep the larger)."""
+        values = masses if self.entries is None else masses[self.entries]
+        if abs(self.coefficient) != 1.0:
+            values = values * abs(self.coefficient)
+        if self.local is None:
+            into[:] = into + values if sums else np.maximum(into, values)
+        elif self.repeated:
+            (add_at if sums else np.maximum.at)(into, self.local, values)
+        else:
+            there = into[self.local]
+            into[self.local] = there + values if sums else np.maximum(there, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Incidence:
+    """Where a group meets a side of a block: the smallest range of entries that holds its own, and targets.
+
+    `part` is None if that is the whole side.
+    """
+
+    block: CompiledBlock
+    axis: int
+    part: slice | None
+    targets: tuple[Target, ...]
+
+    @property
+    def side(self) -> Side:
+        """The side that the group meets."""
+        return self.block.sides[self.axis]
+
+    def masses(self) -> Array:
+        """Masses of the entries of `part`, over exp(level of the block)."""
+        factor = self.side.factor if self.part is None else self.side.factor[self.part]
+        return factor * self.block.product(self.axis, self.part)
+
+    def collect(self, masses: Array, rising: Array, falling: Array) -> None:
+        """Add masses of `part` to what rises and falls with their variables (p = inf: keep the largest)."""
+        for target in self.targets:
+            target.take(masses, rising if target.coefficient > 0 else falling, self.block.sums)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Variables that are updated at once, and what touches them.
+
+    `degree` is the largest sum of |coefficients| of one exponent within the group.
+    """
+
+    index: int
+    variables: Array
+    size: int
+    parts: tuple[Incidence, ...]
+    degree: float
+
+
+def find_groups(
+    blocks: Sequence[CompiledBlock], groups: Integers, active: Bools, arrays: Arrays
+) -> list[Group]:
+    """The groups of the active variables that some block touches."""
+    count = int(groups.max(initial=-1)) + 1
+    variables = np.flatnonzero(active)
+    order = variables[np.argsort(groups[variables], kind="stable")]
+    bounds = np.searchsorted(groups[order], np.arange(count + 1))
+    place = np.zeros(len(groups), dtype=np.int64)  # variable -> position within its group
+    place[order] = np.arange(len(order)) - np.repeat(bounds[:-1], np.diff(bounds))
+    sizes = np.diff(bounds)
+    parts: list[list[Incidence]] = [[] for _ in range(count)]
+    degree = np.ones(count)
+    for block in blocks:
+        largest = [_largest(side, groups) for side in block.forms]
+        for g in largest[0].keys() | largest[1].keys():
+            degree[g] = max(degree[g], largest[0].get(g, 0.0) + largest[1].get(g, 0.0))
+        for axis in (0, 1):
+            for g in largest[axis]:
+                parts[g].append(_incidence(block, axis, groups, g, place, int(sizes[g]), arrays))
+    found = []
+    for g in range(count):
+        if parts[g]:
+            mine = order[bounds[g] : bounds[g + 1]]
+            run = (np.diff(mine) == 1).all()
+            where = slice(int(mine[0]), int(mine[-1]) + 1) if run else arrays.array(mine)
+            found.append(Group(g, where, len(mine), tuple(parts[g]), float(degree[g])))
+    return found
+
+
+def _incidence(
+    block: CompiledBlock, axis: int, groups: Integers, g: int, place: Integers, size: int, arrays: Arrays
+) -> Incidence:
+    forms = block.forms[axis]
+    term = np.flatnonzero(groups[forms.indices] == g)
+    entry = np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))[term]
+    part = slice(int(entry.min()), int(entry.max()) + 1)
+    local, data = place[forms.indices[term]], forms.data[term]
+    targets = []
+    for coefficient in np.unique(data).tolist():
+        mine = np.flatnonzero(data == coefficient)
+        inside, where = entry[mine] - part.start, local[mine]
+        whole = len(inside) == part.stop - part.start and bool((np.diff(inside) == 1).all())
+        in_order = len(where) == size and bool((where == np.arange(size)).all())
+        targets.append(
+            Target(
+                None if whole else arrays.array(inside),
+                None if in_order else arrays.array(where),
+                coefficient,
+                len(np.unique(where)) < len(where),
+            )
+        )
+    every = part.stop - part.start == forms.shape[0]
+    return Incidence(block, axis, None if every else part, tuple(targets))
+
+
+def _largest(forms: sp.csr_array, groups: Integers) -> dict[int, float]:
+    """Per group, the largest sum of |coefficients| in one form of this side."""
+    if not forms.nnz:
+        return {}
+    by_group = sp.csr_array((np.abs(forms.data), groups[forms.indices], forms.indptr), shape=forms.shape)
+    if (np.diff(forms.indptr) > 1).any():
+        by_group = by_group.copy()
+        by_group.sum_duplicates()
+    present, inverse = np.unique(by_group.indices, return_inverse=True)
+    top = np.zeros(len(present))
+    np.maximum.at(top, inverse, by_group.data)
+    return dict(zip(present.tolist(), top.tolist(), strict=True))

@@ -1,0 +1,158 @@
+"""The masses of a block as an operator: products with vectors, whatever holds them.
+
+    right(c) = A c     left(r) = A^T r     right_max, left_max: the same with maxima for sums
+
+`Dense` holds an array, `edges.Sparse` a sparse one; `streamed.Streamed` makes the entries anew in every
+product, a chunk at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Array = npt.NDArray[np.floating]
+_SMALLEST, _LARGEST = 1e-28, 1e30  # sums in this range, so that float32 entries that matter are normal
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Entry k belongs to merged entry `inverse[k]` of `count`."""
+
+    inverse: Integers
+    count: int
+
+    def matrix(self, dtype: npt.DTypeLike = np.float64) -> sp.csr_array:
+        """(merged, entries) matrix of ones."""
+        n = len(self.inverse)
+        return sp.csr_array((np.ones(n, dtype=dtype), (self.inverse, np.arange(n))), shape=(self.count, n))
+
+
+class Mass(Protocol):
+    """Non-negative (rows, columns) matrix."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def right(self, c: Floats, rows: slice = ...) -> Floats:
+        """A[rows] c, also for a matrix c."""
+
+    def left(self, r: Floats, columns: slice = ...) -> Floats:
+        """A[:, columns]^T r."""
+
+    def right_max(self, c: Floats, rows: slice = ...) -> Floats:
+        """max_j A_ij c_j for i in rows."""
+
+    def left_max(self, r: Floats, columns: slice = ...) -> Floats:
+        """max_i A_ij r_i for j in columns."""
+
+    def held(self, dtype: npt.DTypeLike) -> Held:
+        """The same masses in memory, in `dtype` if its range suffices, else in float64."""
+
+
+class Held(Mass, Protocol):
+    """Masses in memory."""
+
+    def merged(self, rows: Gather | None, columns: Gather | None) -> Held:
+        """The masses with entries summed."""
+
+    def scaled(self, r: Floats, c: Floats) -> Held:
+        """r_i A_ij c_j."""
+
+    def power(self, q: float, unit: float) -> Held:
+        """(A / unit)^q."""
+
+    def largest(self) -> float:
+        """The largest mass."""
+
+
+ALL = slice(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Masses in an array of float32 or float64; products are float64."""
+
+    array: Array
+    sums: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.array.shape[0], self.array.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+    def right(self, c: Floats, rows: slice = ALL) -> Floats:
+        return _float64(self.array[rows] @ c.astype(self.array.dtype, copy=False))
+
+    def left(self, r: Floats, columns: slice = ALL) -> Floats:
+        return _float64(self.array.T[columns] @ r.astype(self.array.dtype, copy=False))
+
+    def right_max(self, c: Floats, rows: slice = ALL) -> Floats:
+        return np.asarray((self.array[rows] * c).max(axis=1, initial=0.0))
+
+    def left_max(self, r: Floats, columns: slice = ALL) -> Floats:
+        return np.asarray((self.array[:, columns] * r[:, None]).max(axis=0, initial=0.0))
+
+    def merged(self, rows: Gather | None, columns: Gather | None) -> Dense:
+        array = _merged(self.array, rows, self.sums)
+        array = _merged(array.T, columns, self.sums).T
+        return Dense(np.ascontiguousarray(array), self.sums)
+
+    def held(self, dtype: npt.DTypeLike) -> Dense:
+        return Dense(self.array.astype(dtype, copy=False), self.sums) if self.fits(dtype) else self
+
+    def fits(self, dtype: npt.DTypeLike) -> bool:
+        """Whether row and column sums are 0 or far from the limits of `dtype`."""
+        if np.dtype(dtype) == np.float64:
+            return True
+        sums = np.concatenate([self.right(np.ones(self.shape[1])), self.left(np.ones(self.shape[0]))])
+        positive = sums[sums > 0]
+        return bool(np.isfinite(sums).all() and ((positive > _SMALLEST) & (positive < _LARGEST)).all())
+
+    def scaled(self, r: Floats, c: Floats) -> Dense:
+        """r_i A_ij c_j."""
+        return Dense(r[:, None] * self.array * c, self.sums)
+
+    def power(self, q: float, unit: float) -> Dense:
+        """(A / unit)^q."""
+        return Dense((self.array / unit) ** q)
+
+    def largest(self) -> float:
+        """The largest mass."""
+        return float(self.array.max(initial=0.0))
+
+
+def _float64(values: Array) -> Floats:
+    return values.astype(np.float64, copy=False)
+
+
+def _merged(array: Array, gather: Gather | None, sums: bool) -> Array:
+    if gather is None:
+        return array
+    found = np.zeros((gather.count, array.shape[1]), dtype=array.dtype)
+    meet(found, gather.inverse, array, sums)
+    return found
+
+
+def meet(found: Array, at: slice | Integers, values: Array, sums: bool) -> None:
+    """Add `values` to the rows `at`, or let the larger one stay."""
+    if isinstance(at, slice):
+        found[at] = found[at] + values if sums else np.maximum(found[at], values)
+    elif (at == at[0]).all():  # pinned rows are all one
+        found[at[0]] = (
+            found[at[0]] + values.sum(axis=0) if sums else np.maximum(found[at[0]], values.max(axis=0))
+        )
+    elif sums:
+        np.add.at(found, at, values)
+    else:
+        np.maximum.at(found, at, values)
