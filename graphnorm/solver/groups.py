@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from graphnorm.solver.arrays import Array, Arrays, add_at
 from graphnorm.solver.blocks import CompiledBlock
 from graphnorm.solver.problem import Bools, Integers
-from graphnorm.solver.sides import Side
+from graphnorm.solver.sides import Side, in_one_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,10 @@ def _incidence(
     block: CompiledBlock, axis: int, groups: Integers, g: int, place: Integers, size: int, arrays: Arrays
 ) -> Incidence:
     forms = block.forms[axis]
+    if len(forms.data) == size == forms.shape[0] and in_one_group(forms, groups) == g:
+        local, data = place[forms.indices], forms.data
+        if (local == np.arange(size)).all() and (data == data[0]).all():  # the side's entries are the group
+            return Incidence(block, axis, None, (Target(None, None, float(data[0]), False),))
     term = np.flatnonzero(groups[forms.indices] == g)
     entry = np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))[term]
     part = slice(int(entry.min()), int(entry.max()) + 1)
@@ -146,6 +150,9 @@ def _largest(forms: sp.csr_array, groups: Integers) -> dict[int, float]:
     """Per group, the largest sum of |coefficients| in one form of this side."""
     if not forms.nnz:
         return {}
+    one = in_one_group(forms, groups)
+    if one is not None:
+        return {one: float(np.abs(forms.data).max())}
     by_group = sp.csr_array((np.abs(forms.data), groups[forms.indices], forms.indptr), shape=forms.shape)
     if (np.diff(forms.indptr) > 1).any():
         by_group = by_group.copy()

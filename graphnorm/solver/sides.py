@@ -108,8 +108,19 @@ def slotted(forms: sp.csr_array) -> list[tuple[Integers, Floats]]:
     return list(zip(index, coefficient, strict=True))
 
 
+def in_one_group(forms: sp.csr_array, groups: Integers) -> int | None:
+    """The group that every form's single term lies in; None if forms have other terms or none."""
+    if not forms.nnz or forms.nnz != forms.shape[0] or (np.diff(forms.indptr) != 1).any():
+        return None
+    mine = groups[forms.indices]
+    return int(mine[0]) if (mine == mine[0]).all() else None
+
+
 def _profiles(forms: sp.csr_array, groups: Integers) -> tuple[Integers, tuple[Profile, ...]]:
     n = forms.shape[0]
+    one = in_one_group(forms, groups)
+    if one is not None and (forms.data == forms.data[0]).all():
+        return np.zeros(n, dtype=np.int64), (((one, float(forms.data[0])),),)
     count = int(groups.max(initial=0)) + 1
     by_group = sp.csr_array((forms.data, groups[forms.indices], forms.indptr), shape=(n, count))
     if (np.diff(forms.indptr) > 1).any():
