@@ -330,7 +330,7 @@ def _ordered(graph: RescalingGraph, rescaled: Rescaled) -> tuple[dict[str, ir.Ar
     permutation = canonical_order(allowed, exact)
     moved = allowed.apply(permutation, weights)
     return {
-        name: np.ascontiguousarray(array)
+        name: np.asarray(array, order="C")
         for name, array in moved.items()
         if name in rescaled.weights or array is not weights[name]
     }, permutation

@@ -21,7 +21,7 @@ def equivalent_weights(
     if permute:
         allowed = symmetry(network)
         orders = {factor: generator.permutation(size) for factor, size in allowed.sizes.items()}
-        weights = {k: np.ascontiguousarray(v) for k, v in allowed.apply(orders, weights).items()}
+        weights = {k: np.asarray(v, order="C") for k, v in allowed.apply(orders, weights).items()}
     graph = build(replace(network, weights=weights))
     z = generator.uniform(-spread, spread, graph.solution.count)
     return {**weights, **rescale(graph, z).weights}

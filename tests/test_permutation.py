@@ -58,7 +58,7 @@ def permuted(model: Model, arguments: Any, seed: int = 0) -> tuple[Model, int]:
     allowed = symmetry(traced)
     generator = np.random.default_rng(seed)
     orders = {factor: generator.permutation(size) for factor, size in allowed.sizes.items()}
-    weights = {k: np.ascontiguousarray(v) for k, v in allowed.apply(orders, traced.weights).items()}
+    weights = {k: np.asarray(v, order="C") for k, v in allowed.apply(orders, traced.weights).items()}
     return rescale_torch(model, weights), len(orders)
 
 
@@ -222,6 +222,10 @@ class TestCanonicalOrder:
             assert array.dtype == (np.float64 if double else np.float32)
             assert np.linalg.norm(array - two[name]) <= (1e-12 if double else 1e-6) * np.linalg.norm(array)
         assert graphnorm.canonicalize(results[0].model, permute=True).permutation == {}
+
+    def test_scalar_weights_stay_scalars(self) -> None:
+        model, arguments = network("weight_norm_whole")
+        assert graphnorm.canonicalize(model.eval(), arguments, permute=True).permutation
 
     def test_exact_mode_refuses(self) -> None:
         with pytest.raises(graphnorm.InputError, match="permute=True changes the order of sums"):
