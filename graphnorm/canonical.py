@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphnorm import ir
 from graphnorm.coefficients import LOG2, Rescaled, lattice, powers_of_two, rescale
 from graphnorm.errors import InputError, NotEquivalentError
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.objective import build_problem, energy_by_weight
+from graphnorm.permutation.order import canonical_order
+from graphnorm.permutation.symmetry import Permutation, inverse, symmetry
 from graphnorm.report import Report, Verification, degenerate_groups
 from graphnorm.solver.problem import Problem, objective
 from graphnorm.solver.rounding import integer_descent
@@ -42,6 +45,8 @@ class Result:
         source: the original with its front end (to save the model in its format); with rewritten clips if
             there are any.
         graph: the rescaling graph.
+        log_scales: of each label of the graph.
+        permutation: of hidden channels, after the rescaling; which old channel stands at each new place.
     """
 
     model: Any
@@ -49,6 +54,8 @@ class Result:
     report: Report
     source: Source
     graph: RescalingGraph
+    log_scales: Floats
+    permutation: Permutation
 
 
 def canonicalize(
@@ -68,6 +75,7 @@ def canonicalize(
     verify: bool = True,
     inplace: bool = False,
     rewrite_clips: bool = False,
+    permute: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Result:
@@ -92,6 +100,7 @@ def canonicalize(
         rewrite_clips: first make weights of the bounds of ReLU6, Hardtanh and Clip, one per channel, where
             their channels can be rescaled then; an ``nn.Module`` with functional or shared clips comes back
             as an ``fx.GraphModule``.
+        permute: put hidden channels in a canonical order, too.
         device: where to measure: ``auto``, ``cpu``, ``cuda``.
         progress: called with the name of each stage.
 
@@ -100,6 +109,9 @@ def canonicalize(
         NotEquivalentError: verification failed; nothing was changed.
     """
     _check_options(p, c, mode, tol, gap, method, memory)
+    if permute and mode == "exact":
+        raise InputError("permute=True changes the order of sums, so outputs cannot stay bit-identical; "
+                         "leave out mode='exact'")  # fmt: skip
     tell = progress or (lambda stage: None)
     clock = _Clock()
     tell("tracing")
@@ -140,8 +152,18 @@ def canonicalize(
         if frozen[underflow].all():
             break
         frozen[underflow] = True
+    x = _log_scales(graph, z, mode == "exact")
+    weights: Mapping[str, ir.Array] = rescaled.weights
+    permutation: Permutation = {}
+    if permute:
+        tell("ordering channels")
+        weights, permutation = _ordered(graph, rescaled)
+        emitted, verification = _permuted(
+            original, source, graph, weights, permutation, x, verify, device, verification
+        )
+        clock.lap("permute")
     if inplace:
-        emitted = source.emit(rescaled.weights, inplace=True)
+        emitted = source.emit(weights, inplace=True)
     energy = energy_by_weight(graph, rescaled.weights, p)
     report = Report(
         model=source.network.name,
@@ -165,10 +187,11 @@ def canonicalize(
         unknown=graph.scales.unknown,
         energy=energy,
         verification=verification,
+        permuted=len(permutation),
         seconds=clock.laps,
         clips=None if rewriting is None else {"rewritten": rewriting.rewritten, "left": rewriting.left},
     )
-    return Result(emitted, rescaled.coefficients, report, source, graph)
+    return Result(emitted, rescaled.coefficients, report, source, graph, x, permutation)
 
 
 def _check_options(
@@ -280,15 +303,63 @@ def _rounded(
 def _prove(
     original: Source, graph: RescalingGraph, rescaled: Rescaled, z: Floats, exact: bool
 ) -> Verification:
-    x = graph.log_scales(z)
-    if exact:
-        x = np.rint(x / LOG2) * LOG2
+    x = _log_scales(graph, z, exact)
     certificate = check_certificate(graph, {**graph.network.weights, **rescaled.weights}, x, exact)
     if graph.network is not original.network:
         departure = first_departure(original.network, graph.network)
         if departure:
             certificate = replace(certificate, valid=False, failure=f"rewriting clips changed {departure}")
     return Verification("proved" if certificate.valid else "differs", certificate)
+
+
+def _log_scales(graph: RescalingGraph, z: Floats, exact: bool) -> Floats:
+    x = graph.log_scales(z)
+    return np.asarray(np.rint(x / LOG2) * LOG2) if exact else x
+
+
+def _ordered(graph: RescalingGraph, rescaled: Rescaled) -> tuple[dict[str, ir.Array], Permutation]:
+    """Rescaled weights with hidden channels in their canonical order; only weights that change."""
+    allowed = symmetry(graph.network)
+    weights = {**graph.network.weights, **rescaled.weights}
+    exact = {
+        name: weights[name].astype(np.float64)
+        if name not in rescaled.coefficients
+        else graph.network.weights[name].astype(np.float64) * rescaled.coefficients[name]
+        for name in weights
+    }
+    permutation = canonical_order(allowed, exact)
+    moved = allowed.apply(permutation, weights)
+    return {
+        name: np.asarray(array, order="C")
+        for name, array in moved.items()
+        if name in rescaled.weights or array is not weights[name]
+    }, permutation
+
+
+def _permuted(
+    original: Source,
+    source: Source,
+    graph: RescalingGraph,
+    weights: Mapping[str, ir.Array],
+    permutation: Permutation,
+    x: Floats,
+    verify: bool,
+    device: str,
+    verification: Verification,
+) -> tuple[Any, Verification]:
+    """The emitted model with permuted weights, verified once more."""
+    emitted = source.emit(weights)
+    if not verify:
+        return emitted, verification
+    back = symmetry(graph.network).apply(inverse(permutation), {**graph.network.weights, **weights})
+    certificate = check_certificate(graph, back, x)
+    proof = Verification("proved" if certificate.valid else "differs", certificate)
+    measured = _measured(original, source.runner(emitted, device), proof, device)
+    if measured.verdict == "differs":
+        raise NotEquivalentError(
+            f"{source.network.name}: permuted, it is not the same function: {measured.failure}"
+        )
+    return emitted, measured
 
 
 def _measured(original: Source, emitted: Runner, verification: Verification, device: str) -> Verification:

@@ -21,6 +21,8 @@ from graphnorm.errors import InputError, InvalidGraphError
 Array = npt.NDArray[Any]
 
 FLOAT_TYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
+BEFORE = "before_opset"
+"""Attribute of a node whose operator means something else from that opset on, in the same words."""
 
 
 @dataclass(frozen=True, slots=True)

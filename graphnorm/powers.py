@@ -92,7 +92,7 @@ def power_sum(region: ir.Array, kept: Sequence[int], p: float) -> Floats:
 
 
 def _powers(values: ir.Array, p: float, dtype: npt.DTypeLike) -> Array:
-    magnitude = np.abs(values.astype(dtype))
+    magnitude = np.asarray(np.abs(values.astype(dtype)))  # of a scalar too
     if p == 1.0 or not np.isfinite(p):
         return np.asarray(magnitude)
     with np.errstate(over="ignore", under="ignore"):  # `Dense.fits` sees it

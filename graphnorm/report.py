@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from graphnorm import ir
 from graphnorm.graph import Cause, RescalingGraph
+from graphnorm.proof.prove import Structure
 from graphnorm.verification.certificate import Certificate
+from graphnorm.verification.layers import LayerDistance
 from graphnorm.verification.measure import Measurement
 
 EQUIVALENT = ("identical", "proved", "agrees")
+CERTAIN = ("identical", "proved")
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Report:
         unknown: operators without a rule -> the nodes pinned by them.
         energy: layer -> (before, after), sum |w|^p of each multiplicative weight.
         verification: verdict and evidence.
+        permuted: number of channel factors that were put in order.
         seconds: time of each stage.
         clips: with ``rewrite_clips``: names of the clips ``rewritten``, and of those ``left`` with reasons.
     """
@@ -74,6 +83,7 @@ class Report:
     unknown: Mapping[str, list[str]]
     energy: Mapping[str, tuple[float, float]]
     verification: Verification
+    permuted: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     clips: Mapping[str, tuple[str, ...]] | None = None
 
@@ -90,18 +100,44 @@ class Report:
             "unknown_operators": {op: list(where) for op, where in self.unknown.items()},
             "energy": {name: {"before": b, "after": a} for name, (b, a) in self.energy.items()},
             "verification": self.verification.to_dict(),
+            "permuted": self.permuted,
             "seconds": dict(self.seconds),
             "clips": None if self.clips is None else {key: list(names) for key, names in self.clips.items()},
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for an input on which two models part: its method, how many inputs it tried, how long."""
+
+    method: str
+    inputs: int
+    seconds: float
+
+
 @dataclass(frozen=True)
 class CheckReport:
-    """Outcome of an equivalence check of two models."""
+    """Outcome of an equivalence check of two models.
+
+    Attributes:
+        verification: verdict, certificate, measurement.
+        note: why there is no proof; empty if there is one.
+        seconds: time of each stage.
+        structure: how far the graphs agree.
+        permuted: number of channel factors that the proof permutes.
+        counterexample: an input on which the models part, by input name (ONNX's where B is an ONNX model).
+        layers: how far each layer of A is from its counterpart, where that was compared.
+        search: the search for such an input, where there was one.
+    """
 
     verification: Verification
     note: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    structure: Structure | None = None
+    permuted: int = 0
+    counterexample: Mapping[str, ir.Array] | None = None
+    layers: tuple[LayerDistance, ...] = ()
+    search: Search | None = None
 
     @property
     def verdict(self) -> str:
@@ -113,13 +149,47 @@ class CheckReport:
         """Whether no difference was found."""
         return self.verdict in EQUIVALENT
 
+    @property
+    def layer(self) -> str:
+        """The first layer at which the models part; empty if none is known."""
+        return next((item.layer for item in self.layers if item.parted), "")
+
+    @property
+    def certain(self) -> bool:
+        """Whether equivalence is known rather than measured."""
+        return self.verdict in CERTAIN
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
+        structure = None
+        if self.structure is not None:
+            structure = asdict(self.structure)
+            del structure["values"]
         return {
             "verification": self.verification.to_dict(),
+            "structure": structure,
+            "permuted": self.permuted,
+            "layer": self.layer,
+            "layers": [asdict(item) for item in self.layers],
+            "search": None if self.search is None else asdict(self.search),
             "note": self.note,
             "seconds": dict(self.seconds),
         }
+
+    def save_counterexample(self, path: Path) -> None:
+        """Write the counterexample as an ``.npz`` file for ``--input`` (atomically).
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.counterexample is None:
+            raise ValueError("there is no counterexample: no difference was found")
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp.npz")
+        try:
+            np.savez(temporary, allow_pickle=False, **self.counterexample)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def degenerate_groups(graph: RescalingGraph, variables: Any) -> dict[str, int]:

@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +75,15 @@ class TorchSource(Source):
         return TorchRunner(model, self.call, device)
 
     def hidden_values(self, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
-        from graphnorm.frontends.torch_export import export_program
         from graphnorm.verification.torch_runner import hidden_values
 
-        return hidden_values(export_program(self.model, *self.call), model, inputs)
+        return hidden_values(self._program, model, inputs)
+
+    @cached_property
+    def _program(self) -> Any:
+        from graphnorm.frontends.torch_export import export_program
+
+        return export_program(self.model, *self.call)
 
     def save(self, model: Any, path: Path, force: bool) -> None:
         from torch import nn

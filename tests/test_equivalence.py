@@ -233,6 +233,7 @@ class Fake:
     function: Callable[[np.ndarray], np.ndarray]
     noise: float = 0.0
     device: str = "cpu"
+    runtime: str = "numpy"
     tiny: float = 2.0
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:

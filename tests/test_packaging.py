@@ -47,10 +47,15 @@ MAY_IMPORT = {
     "verification": "errors ir scales graph coefficients frontends emission",
     "sources": "errors ir clips frontends emission verification",
     "tracing": "errors graph sources",
-    "report": "errors ir graph verification",
-    "canonical": "errors ir graph solver objective coefficients verification sources report",
+    "alignment": "errors ir scales",
+    "permutation": "errors ir scales graph solver objective coefficients",
+    "proof": "errors ir scales graph alignment permutation verification",
+    "report": "errors ir graph verification proof",
+    "canonical": "errors ir graph solver objective coefficients verification sources report permutation",
     "training": "errors ir scales objective sources",
-    "equivalence": "errors ir scales graph coefficients verification sources report",
+    "equivalence": "errors ir proof verification sources report",
+    "certificates": "errors ir graph solver objective permutation proof verification sources canonical",
+    "fingerprint": "errors ir graph solver objective alignment permutation sources",
     "__init__": "errors graph tracing report canonical equivalence training",
     "passes": "errors ir nn clips frontends emission verification __init__",
     "explain": "errors ir scales graph solver objective report",
@@ -62,7 +67,7 @@ MAY_IMPORT = {
     "demo_models": "errors ir",
     "operator_table": "errors frontends scales",
     "cli": "errors graph tracing report canonical equivalence explain plot model_inputs model_spec model_zoo "
-    "operator_table pictures",
+    "operator_table pictures certificates fingerprint",
     "demo": "errors canonical report plot demo_models cli",  # the body of a command
     "__main__": "cli",
 }

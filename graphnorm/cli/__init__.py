@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import warnings
 
-from graphnorm.cli import draw, rules
+from graphnorm.cli import checking, draw, rules
 from graphnorm.cli.commands import app
 
-_COMMANDS = (draw, rules)  # modules that register a command of their own
+_COMMANDS = (checking, draw, rules)  # modules that register a command of their own
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from graphnorm.cli.group import NOT_EQUIVALENT, ReportingGroup
+from graphnorm.cli.group import ReportingGroup
 
 app = typer.Typer(
     name="graphnorm",
@@ -29,8 +29,8 @@ class Mode(StrEnum):
     exact = "exact"
 
 
-_MODEL = "An .onnx or .pt2 file, timm:NAME, torchvision:NAME, or module.path:callable."
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
+MODEL = "An .onnx or .pt2 file, timm:NAME, torchvision:NAME, or module.path:callable."
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
 InputOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -46,7 +46,9 @@ JsonOption = Annotated[
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", help="Weights (.safetensors) of a module by name.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where to measure: auto, cpu, cuda.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Where to measure: auto, cpu, cuda, or a provider of onnxruntime.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of random weights and inputs.")]
 TrainOption = Annotated[bool, typer.Option("--train", help="Take a module by name in training mode.")]
 
@@ -94,6 +96,17 @@ def canonicalize(
             help="First make weights of the bounds of ReLU6, Hardtanh and Clip, one per channel (exact).",
         ),
     ] = False,
+    permute: Annotated[
+        bool, typer.Option("--permute", help="Put hidden channels in a canonical order, too.")
+    ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            metavar="CERT.json",
+            help="Write what verify-certificate needs (and CERT.safetensors beside it).",
+        ),
+    ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Write without proof and runs.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
     json_path: JsonOption = None,
@@ -102,7 +115,13 @@ def canonicalize(
 ) -> None:
     """Rescale a model to the unique minimum of its weights' norm, keeping its function."""
     from graphnorm.cli import display
-    from graphnorm.cli.files import check_carries_graph, check_json, check_output, write_json
+    from graphnorm.cli.files import (
+        check_carries_graph,
+        check_certificate_file,
+        check_json,
+        check_output,
+        write_json,
+    )
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
 
@@ -110,6 +129,7 @@ def canonicalize(
     used = [path for path in (spec.path, weights) if path is not None]
     check_output(output, spec.kind, used, force)
     check_json(json_path, [*used, output])
+    check_certificate_file(certificate, [*used, output])
     if rewrite_clips:
         check_carries_graph(output)
     with display.progress("loading") as tell:
@@ -127,12 +147,17 @@ def canonicalize(
             method=method,
             memory=None if memory is None else int(memory * 1e6),
             rewrite_clips=rewrite_clips,
+            permute=permute,
             verify=not no_verify,
             device=device,
             progress=tell,
         )
         tell("writing")
         result.source.save(result.model, output, force)
+        if certificate is not None:
+            from graphnorm.certificates.verify import save_certificate
+
+            save_certificate(result, certificate, output)
     write_json({**result.report.to_dict(), "weights": opened.weights, "output": str(output)}, json_path)
     out = display.console(json_path)
     out.print(display.report_table(result.report, model, str(output), opened.weights))
@@ -186,45 +211,6 @@ def inspect(
     for item in explained:
         for line in explanation_lines(item):
             out.print(line, soft_wrap=True)
-
-
-@app.command()
-def check(
-    a: Annotated[str, typer.Argument(metavar="A", help="The reference. " + _MODEL)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The model to judge, of any of these kinds.")],
-    inputs: InputOption = None,
-    weights_a: Annotated[
-        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
-    ] = None,
-    weights_b: Annotated[
-        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
-    ] = None,
-    device: DeviceOption = "auto",
-    json_path: JsonOption = None,
-    seed: SeedOption = 0,
-) -> None:
-    """Judge whether two models are the same function: by proof where there is one, and by running them."""
-    from graphnorm.cli import display
-    from graphnorm.cli.files import check_json, write_json
-    from graphnorm.model_inputs import parse_inputs
-    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
-
-    specs = [parse_model(a), parse_model(b)]
-    used = [path for path in (specs[0].path, specs[1].path, weights_a, weights_b) if path is not None]
-    check_json(json_path, used)
-    with display.progress("loading") as tell:
-        given = parse_inputs(inputs or [])
-        both = [
-            open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
-        ]
-        tell("comparing")
-        from graphnorm.equivalence import check as run
-
-        report = run(both[0].model, both[1].model, **shared_inputs(*both), device=device)
-    write_json({**report.to_dict(), "a": a, "b": b}, json_path)
-    display.console(json_path).print(display.check_table(report, a, b))
-    if not report.equivalent:
-        raise typer.Exit(NOT_EQUIVALENT)
 
 
 @app.command()

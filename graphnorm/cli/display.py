@@ -19,7 +19,7 @@ from graphnorm.cli.inspection import status_counts
 if TYPE_CHECKING:
     from graphnorm.explain import Summary
     from graphnorm.graph import Cause
-    from graphnorm.report import CheckReport, Report, Verification
+    from graphnorm.report import Report, Verification
 
 _PIPED_WIDTH = 140
 _MOST = 6  # items of a list that are shown
@@ -85,16 +85,6 @@ def clips_table(clips: Mapping[str, Sequence[str]]) -> Table:
     table.add_row("rewritten", f"{len(clips['rewritten'])}: {escape(_few(clips['rewritten'], 12))}")
     for line in clips["left"]:
         table.add_row("left", escape(line))
-    return table
-
-
-def check_table(report: CheckReport, first: str, second: str) -> Table:
-    """The outcome of an equivalence check."""
-    table = _pairs(f"{first}  against  {second}")
-    _verification_rows(table, report.verification)
-    if report.note:
-        table.add_row("no proof", escape(report.note))
-    table.add_row("seconds", _seconds(report.seconds))
     return table
 
 

@@ -87,6 +87,30 @@ def _check_place(option: str, path: Path, inputs: Sequence[Path]) -> None:
             raise InputError(f"{option} {path}: is one of the input files, which are never changed")
 
 
+def check_file(option: str, path: Path | None, suffix: str, others: Sequence[Path] = ()) -> None:
+    """Refuse a destination of an option that could not be written in the end.
+
+    Raises:
+        InputError: wrong suffix, no folder, or a file that is used otherwise.
+    """
+    if path is None:
+        return
+    if path.suffix != suffix:
+        raise InputError(f"{option} {path}: name a {suffix} file")
+    _check_place(option, path, others)
+
+
+def check_certificate_file(path: Path | None, others: Sequence[Path] = ()) -> None:
+    """Refuse a ``--certificate`` destination: of its two files, neither may be another file of the run.
+
+    Raises:
+        InputError: wrong suffix, no folder, or a file that is used otherwise.
+    """
+    check_file("--certificate", path, ".json", others)
+    if path is not None:
+        check_file("--certificate", path.with_suffix(".safetensors"), ".safetensors", others)
+
+
 def write_json(report: Mapping[str, Any], target: str | None) -> None:
     """Write a report to a file (atomically) or to standard output."""
     if target is None:

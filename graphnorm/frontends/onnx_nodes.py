@@ -11,8 +11,16 @@ import onnx_ir
 
 from graphnorm.frontends.onnx_flat import Glue
 from graphnorm.frontends.onnx_steps import READ_ERRORS, Step
-from graphnorm.ir import Node
+from graphnorm.ir import BEFORE, Node
 
+_CHANGED = {
+    "Softmax": 13,
+    "LogSoftmax": 13,
+    "Hardmax": 13,
+    "DFT": 20,
+    "AveragePool": 19,
+    "BatchNormalization": 14,
+}
 _GRAPHS = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
 
 
@@ -86,7 +94,15 @@ def _attributes(step: Step) -> dict[str, Any]:
             except READ_ERRORS as error:
                 raise step.invalid(f"attribute {name!r} cannot be read: {error}") from error
         found[name] = tuple(value) if isinstance(value, list | tuple) else value
-    return found
+    return found | _former(step, found)
+
+
+def _former(step: Step, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The opset that changed what the node says, if the model's is an older one."""
+    changed = _CHANGED.get(step.node.op_type, 0) if not step.node.domain else 0
+    plain = step.node.op_type == "AveragePool" and not attributes.get("ceil_mode", 0)
+    plain = plain or (step.node.op_type == "BatchNormalization" and sum(map(bool, step.results)) == 1)
+    return {BEFORE: changed} if step.opsets.get("", 0) < changed and not plain else {}
 
 
 def _digest(attribute: onnx_ir.Attr) -> str:

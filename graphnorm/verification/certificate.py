@@ -22,6 +22,21 @@ _EQUATION_TOLERANCE = 1e-9  # log-scales are float64; the largest |x| in practic
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """A weight that a normal form computed from the models' own, and what its rounding is judged by.
+
+    Attributes:
+        old: sums of absolute values behind each entry, of the original.
+        new: of the other network.
+        eps: precision of the finer of both models' float types.
+    """
+
+    old: Floats
+    new: Floats
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """Outcome of a certificate check.
 
@@ -39,7 +54,12 @@ class Certificate:
 
 
 def check_certificate(
-    graph: RescalingGraph, new: Mapping[str, ir.Array], x: Floats, exact: bool = False, slack: float = 1.0
+    graph: RescalingGraph,
+    new: Mapping[str, ir.Array],
+    x: Floats,
+    exact: bool = False,
+    slack: float = 1.0,
+    computed: Mapping[str, Computed] | None = None,
 ) -> Certificate:
     """Check that `new` are the weights of `graph`'s network under label log-scales `x`.
 
@@ -49,6 +69,7 @@ def check_certificate(
         x: log-scale of each label.
         exact: coefficients are powers of two.
         slack: admitted rounding, in half ulps (1 for weights rounded once).
+        computed: weights that were computed: theirs are half ulps of the sums behind them, and twice as many.
     """
     failure = _violated_equation(graph, x)
     if failure:
@@ -58,14 +79,17 @@ def check_certificate(
         demands.setdefault(demand.weight, []).append(demand)
     worst, all_exact = 0.0, True
     for name, old in graph.network.weights.items():
-        other = new.get(name)
-        if other is None or other.shape != old.shape or other.dtype != old.dtype:
+        other, sums = new.get(name), (computed or {}).get(name)
+        if other is None or other.shape != old.shape or (sums is None and other.dtype != old.dtype):
             return Certificate(
                 False, False, np.inf, f"weight {name!r} has no counterpart of its shape and type"
             )
         factor = coefficient(graph, demands[name], x, exact) if name in demands else np.ones(1)
-        distance, exactly = _distance(old, other, factor)
-        if distance > slack * (1 + 1e-6):
+        if sums is not None:
+            distance, exactly = _distance_of_sums(old, other, factor, sums) / 2, False
+        else:
+            distance, exactly = _distance(old, other, factor)
+        if not distance <= slack * (1 + 1e-6):
             return Certificate(
                 False, False, distance, f"weight {name!r} is {distance:.3g} half ulps off its coefficient"
             )
@@ -93,6 +117,15 @@ def _distance(old: ir.Array, new: ir.Array, factor: Floats) -> tuple[float, bool
     )
 
 
+def _distance_of_sums(old: ir.Array, new: ir.Array, factor: Floats, sums: Computed) -> float:
+    """Largest |new - old * factor| in half ulps of the larger sum of absolute values."""
+    expected = old.astype(np.float64) * factor
+    size = np.maximum(sums.old * factor, sums.new)
+    with np.errstate(all="ignore"):
+        off = np.abs(new.astype(np.float64) - expected) / (size * sums.eps / 2)
+    return float(np.where(new == expected, 0.0, off).max(initial=0.0))
+
+
 def _half_ulps(expected: Floats, new: ir.Array) -> float:
     info = ir.float_format(new.dtype)
     magnitude = np.maximum(np.abs(expected), info.smallest_normal)
@@ -100,4 +133,5 @@ def _half_ulps(expected: Floats, new: ir.Array) -> float:
     off = np.abs(new.astype(np.float64) - expected)
     if new.dtype == np.float64:  # the product itself is rounded in float64
         half_ulp = half_ulp * 2
-    return float((off[off > 0] / half_ulp[off > 0]).max(initial=0.0))
+    wrong = ~(off <= 0)  # NaN too
+    return float((off[wrong] / half_ulp[wrong]).max(initial=0.0))

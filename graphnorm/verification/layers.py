@@ -5,7 +5,8 @@ Used to name the first layer at which a rescaled model parts from the original.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,65 @@ def first_difference(
             if (_rms(off, within) > allowed).any():
                 return f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDistance:
+    """How far a layer's result is from its counterpart, up to positive factors along one axis.
+
+    Attributes:
+        layer: operator, name and source of the original's node.
+        distance: largest relative RMSE of a channel.
+        parted: whether that is beyond rounding.
+    """
+
+    layer: str
+    distance: float
+    parted: bool
+
+
+def layer_distances(
+    network: ir.Graph,
+    counterparts: Mapping[str, str],
+    runs: Sequence[tuple[Mapping[str, ir.Array], Mapping[str, ir.Array]]],
+) -> list[LayerDistance]:
+    """Compare hidden values layer by layer, in the network's order.
+
+    Args:
+        network: the original.
+        counterparts: value of the original -> value of the other model.
+        runs: hidden values of both models by their own names, on several inputs.
+    """
+    found: list[LayerDistance] = []
+    for node in network.nodes:
+        for name in node.outputs:
+            other = counterparts.get(name, "")
+            pairs = [(old[name], new[other]) for old, new in runs if name in old and other in new]
+            if not pairs or pairs[0][0].dtype.name not in ir.FLOAT_TYPES:
+                continue
+            if any(one.shape != two.shape or one.ndim == 0 for one, two in pairs):
+                continue
+            wide = [(one.astype(np.float64), two.astype(np.float64)) for one, two in pairs]
+            label = f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
+            off = min(
+                _off_multiple(wide, axis) for axis in {1, wide[0][0].ndim - 1} if axis < wide[0][0].ndim
+            )
+            allowed = _TOLERANCE * ir.float_format(pairs[0][0].dtype).eps
+            found.append(LayerDistance(label, off, not off <= allowed))
+    return found
+
+
+def _off_multiple(pairs: Sequence[tuple[Floats, Floats]], axis: int) -> float:
+    """Largest relative RMSE along `axis` after the best positive factor of each index."""
+    one, two = (
+        np.concatenate([np.moveaxis(pair[i], axis, 0).reshape(pair[i].shape[axis], -1) for pair in pairs], 1)
+        for i in (0, 1)
+    )
+    with np.errstate(all="ignore"):
+        factor = np.maximum((one * two).sum(1), 0.0) / (one * one).sum(1)
+        factor = np.nan_to_num(factor, nan=0.0, posinf=0.0)[:, None]
+        off = np.sqrt(np.mean((two - factor * one) ** 2, axis=1)) / np.sqrt(np.mean(two**2, axis=1))
+    return float(np.where((two == factor * one).all(axis=1), 0.0, off).max(initial=0.0))
 
 
 def inexact_variables(graph: RescalingGraph, old: Mapping[str, ir.Array], x: Floats) -> npt.NDArray[np.int64]:

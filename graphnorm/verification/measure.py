@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import ml_dtypes
@@ -28,6 +28,8 @@ _RATIO = 3.0
 _LEAST = 26  # inputs that are tried whatever the time
 _NEARBY = 4  # draws of the noise
 _TINY_FLOAT64 = 1024.0
+_DENSITY = 0.05  # of sparse inputs
+_BINS = 40  # of the histogram of errors, half a decade each
 _NEARBY_SIZE = 0.05  # relative move of a nearby model's weights
 
 
@@ -42,6 +44,7 @@ class Runner(Runnable, Protocol):
     """A model whose noise can be measured too."""
 
     device: str
+    runtime: str  # what runs it, and where
     tiny: float  # difference that never counts, in float epsilons of the outputs' root mean square
 
     def reference(self, inputs: Sequence[ir.Array]) -> Reference:
@@ -81,6 +84,10 @@ class Measurement:
         inputs: number of inputs tried.
         device: where it ran.
         failure: the input and output on which they part; empty if none.
+        parted: index of that input among those tried.
+        runtimes: what ran the original and the new model, and where.
+        kinds: kind of input -> how many of it were tried.
+        errors: histogram of log10 of the relative errors on all inputs: (first edge, width, counts).
     """
 
     agrees: bool
@@ -92,20 +99,33 @@ class Measurement:
     inputs: int
     device: str
     failure: str = ""
+    parted: int | None = None
+    runtimes: tuple[str, str] = ("", "")
+    kinds: dict[str, int] = field(default_factory=dict)
+    errors: tuple[float, float, list[int]] = (-10.0, 0.5, [])
 
 
 def battery(
-    network: ir.Graph, example: Sequence[ir.Array] | None, draws: int = 1, seed: int = 0
+    network: ir.Graph,
+    example: Sequence[ir.Array] | None,
+    draws: int = 1,
+    seed: int = 0,
+    wide: bool = False,
 ) -> list[tuple[str, list[ir.Array]]]:
-    """Inputs to try: the example, `draws` of normal, large and small ones, and zeros."""
+    """Inputs to try: the example, `draws` of normal, large and small ones, and zeros.
+
+    Wide: uniform and sparse ones too.
+    """
     generator = np.random.default_rng(seed)
     found: list[tuple[str, list[ir.Array]]] = []
     if example is not None:
         found.append(("given", list(example)))
-    kinds = [("normal", 1.0), ("large", 30.0), ("small", 1e-2)] * draws + [("zero", 0.0)]
+    each = [("normal", 1.0), ("large", 30.0), ("small", 1e-2)]
+    each += [("uniform", 1.0), ("sparse", 1.0)] if wide else []
+    kinds = each * draws + [("zero", 0.0)]
     for name, size in kinds:
         found.append(
-            (name, [_draw(network, i, example, size, generator) for i in range(len(network.inputs))])
+            (name, [_draw(network, i, example, name, size, generator) for i in range(len(network.inputs))])
         )
     return found
 
@@ -114,6 +134,7 @@ def _draw(
     network: ir.Graph,
     index: int,
     example: Sequence[ir.Array] | None,
+    kind: str,
     size: float,
     generator: np.random.Generator,
 ) -> ir.Array:
@@ -122,15 +143,79 @@ def _draw(
     if example is not None:
         shape = example[index].shape
     if value.is_float:
-        return (size * generator.standard_normal(shape)).astype(_dtype(value.dtype))
+        return (size * _entries(kind, shape, generator)).astype(_dtype(value.dtype))
     if example is not None:  # integers may be token ids, lengths, masks: keep their range
         low, high = int(example[index].min()), int(example[index].max())
         return generator.integers(low, high + 1, shape).astype(example[index].dtype)
     return generator.integers(0, 2, shape).astype(_dtype(value.dtype))
 
 
+def _entries(kind: str, shape: Sequence[int], generator: np.random.Generator) -> ir.Array:
+    if kind == "uniform":
+        return generator.uniform(0, 1, shape)
+    normal = generator.standard_normal(shape)
+    return np.where(generator.uniform(size=shape) < _DENSITY, normal, 0.0) if kind == "sparse" else normal
+
+
 def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(getattr(ml_dtypes, name, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Both models on one input.
+
+    Attributes:
+        ratio: of the worst output's RMSE and the original's own; infinite where no rounding explains it.
+        rmse: relative RMSE of the new model there.
+        noise: relative RMSE of the original there.
+        identical: whether all outputs are the same bits.
+        failure: the output that parts, and by how much; empty if none.
+        errors: relative errors of single entries, of the worst output.
+    """
+
+    ratio: float
+    rmse: float
+    noise: float
+    identical: bool
+    failure: str
+    errors: ir.Array
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.failure)
+
+
+class Judge:
+    """Judges a new model by the original, input by input; `first` is an input to try the anchor on."""
+
+    def __init__(self, original: Runner, new: Runner, first: Sequence[ir.Array]) -> None:
+        self.original, self.new = original, new
+        self.reference = original.reference(first)
+        self.tiny = max(original.tiny, new.tiny)
+
+    def __call__(self, arrays: Sequence[ir.Array]) -> Judgement:
+        """Run both; see the module's docstring for the criterion."""
+        old, other = self.original.run(arrays), self.new.run(arrays)
+        truth = self.reference.anchor.run(arrays)
+        none = np.empty(0)
+        if len(old) != len(other):
+            return Judgement(np.inf, np.inf, 0.0, False, "number of outputs", none)
+        variants = [old, *(variant.run(arrays) for variant in self.reference.variants)]
+        identical = all(_same_bits(*pair) for pair in zip(old, other, strict=True))
+        worst = Judgement(0.0, 0.0, 0.0, identical, "", none)
+        for index, exact in enumerate(truth):
+            runs = [variant[index] for variant in variants]
+            ratio, rmse, noise = _compare(runs, other[index], exact, self.tiny)
+            if _RATIO < ratio < np.inf:
+                noise = max(noise, _nearby_noise(self.original, arrays, index, exact))
+                ratio = min(ratio, rmse / noise) if noise > 0 else ratio
+            failure = f"output {index}: RMSE {rmse:.3g}, the original's own {noise:.3g}"
+            if ratio >= worst.ratio:
+                errors = _relative_errors(other[index], exact)
+                told = worst.failure or (failure if ratio > _RATIO else "")
+                worst = Judgement(ratio, rmse, noise, identical, told, errors)
+        return worst
 
 
 def measure(
@@ -138,39 +223,51 @@ def measure(
     new: Runner,
     inputs: Sequence[tuple[str, Sequence[ir.Array]]],
     seconds: float = np.inf,
+    judge: Judge | None = None,
 ) -> Measurement:
     """Run `original` and `new` on `inputs`; see the module's docstring for the criterion.
 
     Stops at the first input on which they part; after `seconds`, once the first `_LEAST` were tried.
     """
     start = time.perf_counter()
-    reference = original.reference(inputs[0][1])
-    worst = Measurement(True, True, 0.0, 0.0, 0.0, reference.name, len(inputs), original.device)
-    identical, failure = True, ""
+    judge = judge or Judge(original, new, inputs[0][1])
+    worst = Measurement(True, True, 0.0, 0.0, 0.0, judge.reference.name, 0, original.device)
+    kinds: dict[str, int] = {}
+    counts = np.zeros(_BINS, dtype=np.int64)
+    first, width, _ = worst.errors
     for tried, (label, arrays) in enumerate(inputs):
-        if failure or (tried >= _LEAST and time.perf_counter() - start > seconds):
+        if tried >= _LEAST and time.perf_counter() - start > seconds:
             break
-        worst = replace(worst, inputs=tried + 1)
-        old, other, truth = original.run(arrays), new.run(arrays), reference.anchor.run(arrays)
-        if len(old) != len(other):
-            return replace(
-                worst, agrees=False, bit_identical=False, rmse_ratio=np.inf, failure="number of outputs"
-            )
-        variants = [old, *(variant.run(arrays) for variant in reference.variants)]
-        for index, exact in enumerate(truth):
-            identical = identical and _same_bits(old[index], other[index])
-            runs = [variant[index] for variant in variants]
-            ratio, rmse, noise = _compare(runs, other[index], exact, original.tiny)
-            if _RATIO < ratio < np.inf:
-                noise = max(noise, _nearby_noise(original, arrays, index, exact))
-                ratio = min(ratio, rmse / noise) if noise > 0 else ratio
-            if ratio > _RATIO and not failure:
-                failure = f"output {index} on {label} input: RMSE {rmse:.3g}, the original's own {noise:.3g}"
-            if ratio >= worst.rmse_ratio:
-                worst = replace(worst, rmse_ratio=ratio, rmse=rmse, noise=noise)
+        found = judge(arrays)
+        kinds[label] = kinds.get(label, 0) + 1
+        counts += np.histogram(np.log10(np.maximum(found.errors, 10**first)), _BINS,
+                               (first, first + width * _BINS))[0]  # fmt: skip
+        worst = replace(worst, inputs=tried + 1, bit_identical=worst.bit_identical and found.identical)
+        if found.ratio >= worst.rmse_ratio:
+            worst = replace(worst, rmse_ratio=found.ratio, rmse=found.rmse, noise=found.noise)
+        if found.differs:
+            failure = found.failure.replace(":", f" on {label} input:", 1)
+            worst = replace(worst, agrees=False, failure=failure, parted=tried)
+            break
     if 0 < worst.noise < np.inf and np.isfinite(worst.rmse_ratio):
         worst = replace(worst, rmse_ratio=worst.rmse / worst.noise)
-    return replace(worst, agrees=not failure, bit_identical=identical, failure=failure)
+    return replace(
+        worst,
+        runtimes=(original.runtime, new.runtime),
+        kinds=kinds,
+        errors=(first, width, [int(n) for n in counts]),
+    )
+
+
+def _relative_errors(new: ir.Array, exact: ir.Array) -> ir.Array:
+    """|new - exact| over the outputs' root mean square, entry by entry."""
+    if new.shape != exact.shape or new.dtype.name not in ir.FLOAT_TYPES:
+        return np.empty(0)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(new.astype(np.float64) - exact.astype(np.float64))
+        size = _rms(exact.astype(np.float64))
+    found = off[np.isfinite(off)] / size if size > 0 and np.isfinite(size) else np.empty(0)
+    return np.asarray(found).ravel()
 
 
 def _nearby_noise(original: Runner, arrays: Sequence[ir.Array], index: int, exact: ir.Array) -> float:

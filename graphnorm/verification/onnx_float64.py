@@ -52,6 +52,7 @@ class Float64Runner:
     """Runs an ONNX model in float64 on the CPU."""
 
     device = "cpu"
+    runtime = "ONNX's reference implementation in float64"
     tiny = 2.0
 
     def __init__(self, model: onnx_ir.Model, network: ir.Graph) -> None:

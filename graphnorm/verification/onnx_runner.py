@@ -31,12 +31,16 @@ class OnnxRunner:
     ) -> None:
         self._model, self._network = model, network
         provider = pick_provider(device)
-        self.device = "cuda" if provider.startswith("CUDA") else "cpu"
+        self.device = _short(provider)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         self._session = _session(model, options, provider)
+        used = self._session.get_providers()[0]
+        if used != provider:
+            raise InputError(f"onnxruntime offers {provider} and does not start it; use --device cpu")
+        self.runtime = f"onnxruntime {onnxruntime.__version__} {used}"
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """All outputs; sequence and map outputs are flattened to their arrays."""
@@ -128,17 +132,21 @@ _REFUSALS = (
 )
 
 
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
 def pick_provider(device: str) -> str:
-    """``auto`` is CUDA where onnxruntime offers it.
+    """``auto`` is CUDA where onnxruntime offers it; else a provider's name, such as ``cpu`` or ``openvino``.
 
     Raises:
         InputError: the device isn't offered.
     """
-    offered = onnxruntime.get_available_providers()
+    offered: list[str] = onnxruntime.get_available_providers()
     if device == "auto":
         device = "cuda" if "CUDAExecutionProvider" in offered else "cpu"
-    wanted = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
-    if wanted not in offered:
+    wanted = next((name for name in offered if _short(name) == device.partition(":")[0].lower()), None)
+    if wanted is None:
         raise InputError(f"device {device!r}: onnxruntime offers {', '.join(offered)}; use --device auto")
     return wanted
 

@@ -39,6 +39,7 @@ class TorchRunner:
         self._model, self._example, self._double = model, example, double
         self._stand_ins = False
         self.device = pick_device(device)
+        self.runtime = f"torch {torch.__version__} on {self.device}"
         module = model.module() if isinstance(model, ExportedProgram) else model
         self._module: nn.Module = copy.deepcopy(module).to(self.device)
         if double:
@@ -81,9 +82,49 @@ class TorchRunner:
         runner._model = runner._module
         return runner
 
+    def outputs(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Float tensor leaves of the output, with gradients."""
+        leaves, structure = tree_flatten(self._example)
+        fill = iter(tensors)
+        filled = [next(fill) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        args, kwargs = tree_unflatten(filled, structure)
+        torch.manual_seed(0)
+        found = tree_leaves(self._module(*args, **kwargs))
+        return [leaf for leaf in found if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+
     def _tensor(self, array: ir.Array) -> torch.Tensor:
         tensor = to_tensor(array).to(self.device)
         return tensor.double() if self._double and tensor.is_floating_point() else tensor
+
+
+class TorchClimb:
+    """The gradient of two torch models' distance by their inputs, and a step of normalised ascent."""
+
+    def __init__(self, first: TorchRunner, second: TorchRunner) -> None:
+        self._first, self._second = first, second
+
+    def ascend(self, arrays: Sequence[ir.Array], step: float) -> tuple[float, list[ir.Array]]:
+        """|A(x) - B(x)| / |A(x)| and x moved uphill by `step` times its root mean square."""
+        tensors = [to_tensor(array).to(self._first.device) for array in arrays]
+        for tensor in tensors:
+            tensor.requires_grad_(tensor.is_floating_point())
+        pairs = zip(self._first.outputs(tensors), self._second.outputs(tensors), strict=True)
+        terms = [(a - b).double().norm() / a.detach().double().norm().clamp_min(1e-30) for a, b in pairs]
+        if not terms or not terms[0].requires_grad:
+            return 0.0, list(arrays)
+        total = torch.stack(terms).sum()
+        floats = [tensor for tensor in tensors if tensor.requires_grad]
+        slopes = iter(torch.autograd.grad(total, floats, allow_unused=True))
+        moved: list[ir.Array] = []
+        for tensor, array in zip(tensors, arrays, strict=True):
+            slope = next(slopes) if tensor.requires_grad else None
+            if slope is None or not torch.isfinite(slope).all() or not slope.any():
+                moved.append(array)
+                continue
+            size = tensor.detach().square().mean().sqrt().clamp_min(1e-3)
+            direction = slope / slope.square().mean().sqrt()
+            moved.append(to_numpy((tensor + step * size * direction).detach()))
+        return float(total.detach()), moved
 
 
 def pick_device(device: str) -> str:
@@ -96,6 +137,11 @@ def pick_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {device!r}: this torch has no CUDA device; use --device cpu or auto")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"device {device!r}: torch cannot use it ({first}); use --device auto") from error
     return device
 
 

@@ -32,7 +32,7 @@ _COUNTS = (
     "OneHot", "NonZero", "Unique", "NonMaxSuppression", "aten::histc", "aten::bincount", "aten::histogram",
     "aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::item", "aten::_local_scalar_dense",
 )  # fmt: skip
-_RANDOM = (
+RANDOM = (
     "Multinomial", "Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
     "aten::poisson", "aten::binomial", "aten::_standard_gamma", "aten::cauchy", "aten::geometric",
     "aten::multinomial",
@@ -67,7 +67,7 @@ _REASONS = {
     "quantised": _QUANTISES,
     "truth values or bits": _LOGICAL,
     "discrete result": _COUNTS,
-    "random": _RANDOM,
+    "random": RANDOM,
     "makes its own values": _GENERATES,
     "loss": _LOSSES,
     "text": _TEXT,

@@ -1,0 +1,174 @@
+"""Two normal forms walked together from their outputs: which value, weight and constant stands for which."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphnorm import ir
+
+COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
+# Relative distance of equal numbers of a program, which may be computed from others.
+_CLOSE, _CLOSE_DOUBLE = 1e-6, 1e-14
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Values of one network and their counterparts.
+
+    Attributes:
+        values: value of A -> value of B, weights and constants included.
+        failure: where the walk came to an end; empty if all outputs match.
+        nodes: number of nodes that were matched.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    failure: str = ""
+    nodes: int = 0
+
+
+def match(a: ir.Graph, b: ir.Graph, double: bool = False) -> Matching:
+    """Walk both graphs from their outputs backwards; `double`: something is computed in float64."""
+    walk = _Walk(a, b, _CLOSE_DOUBLE if double else _CLOSE)
+    if len(a.outputs) != len(b.outputs):
+        return Matching({}, f"the networks have {len(a.outputs)} and {len(b.outputs)} outputs")
+    walk.stack = list(zip(a.outputs, b.outputs, strict=True))[::-1]
+    while walk.stack:
+        failure = walk.step(*walk.stack.pop())
+        if failure:
+            return Matching(walk.forward, failure, walk.nodes)
+    return Matching(walk.forward, "", walk.nodes)
+
+
+class _Walk:
+    def __init__(self, a: ir.Graph, b: ir.Graph, close: float) -> None:
+        self.close = close
+        self.graphs = a, b
+        self.makers = a.producers(), b.producers()
+        self.signatures = signatures(a), signatures(b)
+        self.forward: dict[str, str] = {"": ""}
+        self.backward: dict[str, str] = {"": ""}
+        self.stack: list[tuple[str, str]] = []
+        self.nodes = 0
+
+    def step(self, one: str, two: str) -> str:
+        """Pair two values; returns why they cannot be."""
+        if one in self.forward or two in self.backward:
+            same = self.forward.get(one) == two and self.backward.get(two) == one
+            return "" if same else f"{self._name(one)} is wired differently"
+        a, b = self.graphs
+        self.forward[one], self.backward[two] = two, one
+        if one in a.inputs or two in b.inputs:
+            same = one in a.inputs and two in b.inputs and a.inputs.index(one) == b.inputs.index(two)
+            return "" if same else f"{self._name(one)} is wired differently"
+        first, second = self.makers[0].get(one), self.makers[1].get(two)
+        if first is None or second is None:
+            return self._held(one, two)
+        return self._nodes(first, second)
+
+    def _nodes(self, first: ir.Node, second: ir.Node) -> str:
+        where, other = f"{first.op} {first.label}", f"{second.op} {second.label}"
+        if first.op != second.op:
+            return f"{where} stands against {other}"
+        different = different_attribute(first.attributes, second.attributes, self.close)
+        if different:
+            return f"{where} and {other} differ in their {different}"
+        if len(first.inputs) != len(second.inputs) or len(first.outputs) != len(second.outputs):
+            return f"{where} and {other} have different operands"
+        self.nodes += 1
+        shapes = [
+            tuple(g.values[name].shape for name in node.outputs if name)
+            for g, node in zip(self.graphs, (first, second), strict=True)
+        ]
+        if shapes[0] != shapes[1]:
+            return f"{where} computes {shapes[0]}, {other} {shapes[1]}"
+        for pair in zip(first.outputs, second.outputs, strict=True):
+            if self.forward.setdefault(pair[0], pair[1]) != pair[1]:
+                return f"{where} is wired differently"
+            if self.backward.setdefault(pair[1], pair[0]) != pair[0]:
+                return f"{where} is wired differently"
+        self.stack += list(zip(first.inputs, self._order(first, second), strict=True))[::-1]
+        return ""
+
+    def _order(self, first: ir.Node, second: ir.Node) -> tuple[str, ...]:
+        """The second node's operands, in the order of the first's."""
+        if first.op not in COMMUTATIVE or len(first.inputs) != 2:
+            return second.inputs
+        (a1, a2), (b1, b2) = first.inputs, second.inputs
+        if b1 in self.backward or a1 in self.forward or b2 in self.backward or a2 in self.forward:
+            crossed = self.forward.get(a1, b1) == b2 or self.forward.get(a2, b2) == b1
+            return (b2, b1) if crossed and b1 != b2 else (b1, b2)
+        one, two = self.signatures
+        crossed = one[a1] == two[b2] and one[a2] == two[b1] and one[a1] != two[b1]
+        return (b2, b1) if crossed else (b1, b2)
+
+    def _held(self, one: str, two: str) -> str:
+        """Weights and constants.  A constant of A must have B's value; weights are judged later."""
+        a, b = self.graphs
+        mine = a.weights.get(one, a.constants.get(one))
+        other = b.weights.get(two, b.constants.get(two))
+        if mine is None or other is None:
+            return f"{self._name(one)} stands against {two!r}, which is computed"
+        if one in a.weights:
+            fits = mine.shape == other.shape
+            return "" if fits else f"weight {one!r} has the shapes {mine.shape} and {other.shape}"
+        return "" if same_constant(mine, other, self.close) else f"constant {one!r} differs"
+
+    def _name(self, value: str) -> str:
+        maker = self.makers[0].get(value)
+        return f"{maker.op} {maker.label}" if maker is not None else repr(value)
+
+
+def same_constant(first: ir.Array, second: ir.Array, close: float) -> bool:
+    """Equal numbers; floats up to a relative distance."""
+    if first.shape != second.shape:
+        return False
+    kinds = [array.dtype.name in ir.FLOAT_TYPES for array in (first, second)]
+    if kinds != [True, True]:
+        return kinds == [False, False] and bool(np.array_equal(first, second))
+    one, two = first.astype(np.float64), second.astype(np.float64)
+    return bool(np.isclose(one, two, rtol=close, atol=0.0, equal_nan=True).all())
+
+
+def different_attribute(first: Mapping[str, Any], second: Mapping[str, Any], close: float) -> str:
+    """The name of an attribute in which two nodes differ, with both values; empty if none."""
+    for key in sorted({*first, *second}):
+        one, two = first.get(key), second.get(key)
+        if one is None or two is None or not _same(one, two, close):
+            return f"{key} ({one} and {two})"
+    return ""
+
+
+def _same(one: Any, two: Any, close: float) -> bool:
+    if isinstance(one, float) and isinstance(two, float):
+        return one == two or abs(one - two) <= close * max(abs(one), abs(two))
+    return bool(np.array_equal(np.asarray(one), np.asarray(two)))
+
+
+def signatures(graph: ir.Graph) -> dict[str, str]:
+    """Value -> a hash of the computation that leads to it, whatever the weights and numbers hold."""
+    found = {"": ""}
+    for index, name in enumerate(graph.inputs):
+        found[name] = _hash("input", index, graph.values[name].shape)
+    for name in graph.weights:
+        found[name] = _hash("held", graph.values[name].shape)
+    for name, array in graph.constants.items():
+        content = b"" if array.dtype.name in ir.FLOAT_TYPES else array.tobytes()
+        found[name] = _hash("held", array.shape, content)
+    for node in graph.nodes:
+        operands = [found[name] for name in node.inputs]
+        if node.op in COMMUTATIVE:
+            operands.sort()
+        exact = [(k, v) for k, v in sorted(node.attributes.items()) if not isinstance(v, float)]
+        for position, name in enumerate(node.outputs):
+            if name:
+                found[name] = _hash(node.op, operands, exact, position, graph.values[name].shape)
+    return found
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

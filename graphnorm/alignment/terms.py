@@ -1,0 +1,51 @@
+"""What an operand of a network is while its normal form is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from graphnorm import ir
+from graphnorm.alignment.leaves import Leaf
+from graphnorm.alignment.views import Shape, View
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A tensor that depends on the network's inputs: `factor` times the view of value `base`."""
+
+    base: str
+    view: View
+    dtype: str
+    factor: float = 1.0
+
+    @property
+    def shape(self) -> Shape:
+        return self.view.shape
+
+    def times(self, factor: float) -> Data:
+        return replace(self, factor=self.factor * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A constant; `dynamic` are the axes that are known at the example's size only."""
+
+    array: ir.Array
+    dynamic: frozenset[int] = frozenset()
+    source: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        return ir.shape_of(self.array)
+
+    @property
+    def is_float(self) -> bool:
+        return self.array.dtype.name in ir.FLOAT_TYPES
+
+    @property
+    def scalar(self) -> float | None:
+        """The number, if it is a single float."""
+        return float(self.array.reshape(-1)[0]) if self.is_float and self.array.size == 1 else None
+
+
+Term = Data | Known | Leaf

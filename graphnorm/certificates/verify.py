@@ -1,0 +1,167 @@
+"""Making and checking certificates.
+
+The check reads both models and derives everything else anew: hashes, the equations between scales and the
+permutations that A's graph allows, coefficients, both objectives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphnorm.certificates.file import CertificateFile, Claims, pack, read, write
+from graphnorm.certificates.hashing import graph_hash, weights_hash
+from graphnorm.errors import InputError
+from graphnorm.graph import RescalingGraph, build
+from graphnorm.objective import build_problem
+from graphnorm.permutation.symmetry import inverse, symmetry
+from graphnorm.proof.pairing import pair_weights
+from graphnorm.solver.problem import objective
+from graphnorm.sources import Source, open_model
+from graphnorm.verification.certificate import Certificate, check_certificate
+
+if TYPE_CHECKING:
+    from graphnorm.canonical import Result
+
+_SAME = 1e-9  # relative; objectives are sums in float64
+
+
+def save_certificate(result: Result, path: Path, written: Path | None = None) -> None:
+    """Write what `canonicalize` proved.
+
+    Args:
+        result: of `canonicalize`.
+        path: a ``.json`` file; the vectors go beside it.
+        written: the file that the model was written to; weights alone are read into the model.
+
+    Raises:
+        InputError: clips were rewritten, so that A is not the graph that the certificate is about.
+    """
+    source = result.source
+    if result.report.clips is not None and result.report.clips["rewritten"]:
+        raise InputError(
+            "a certificate is about one graph, and rewritten clips are another: write the model with "
+            "rewritten clips first, then canonicalise that"
+        )
+    alone = written is None or written.suffix == ".safetensors"
+    other = reopened(source, result.model if alone else written)
+    vectors = pack(result.log_scales, result.permutation)
+    options, solver = result.report.options, result.report.solver
+    exact = options["mode"] == "exact"
+    before, after = _objectives(result.graph, result.log_scales, float(options["p"]), float(options["c"]))
+    claims = Claims(
+        a_graph=graph_hash(source.network),
+        a_weights=weights_hash(source.network),
+        b_graph=graph_hash(other.network),
+        b_weights=weights_hash(other.network),
+        exact=exact,
+        p=float(options["p"]),
+        c=float(options["c"]),
+        before=before,
+        after=after,
+        gap=None if solver.get("gap") is None else float(solver["gap"]),
+        vectors=hashlib.sha256(vectors).hexdigest(),
+    )
+    write(path, claims, vectors)
+
+
+def reopened(source: Source, model: Any) -> Source:
+    """An emitted model through the front end of the original."""
+    call = getattr(source, "call", None)
+    if call is not None:
+        return open_model(model, call[0], call[1])
+    shapes = {name: source.network.values[name].shape or () for name in source.network.inputs}
+    return open_model(model, source.example, None, shapes if source.example is None else None)
+
+
+def verify_certificate(
+    a: Any,
+    b: Any,
+    path: Path,
+    example_inputs: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Certificate:
+    """Check a certificate file against two models, without trusting whatever wrote it.
+
+    Args:
+        a: the original: see `graphnorm.trace`.
+        b: the re-parameterised model.
+        path: the certificate's ``.json`` file.
+        example_inputs: inputs to trace torch modules with.
+        kwargs: keyword inputs of torch modules.
+        input_shapes: sizes of ONNX symbolic dimensions, by input name.
+
+    Returns:
+        The outcome; ``failure`` names the place where it breaks.
+
+    Raises:
+        InputError: a model or the certificate cannot be read.
+    """
+    certificate = read(path)
+    first = open_model(a, example_inputs, kwargs, input_shapes)
+    second = open_model(b, example_inputs, kwargs, input_shapes)
+    failure = _wrong_hash(certificate.claims, first, second)
+    if failure:
+        return Certificate(False, False, np.inf, failure)
+    return judge(certificate, first, second)
+
+
+def _wrong_hash(claims: Claims, first: Source, second: Source) -> str:
+    for name, source in (("a", first), ("b", second)):
+        for what, found in (("graph", graph_hash), ("weights", weights_hash)):
+            if found(source.network) != getattr(claims, f"{name}_{what}"):
+                return f"{name.upper()}'s {what}: not the one that the certificate is about (hash)"
+    return ""
+
+
+def judge(certificate: CertificateFile, first: Source, second: Source) -> Certificate:
+    """Check the claims about two networks."""
+    broken = Certificate(False, False, np.inf)
+    pairing, departure = pair_weights(first.network, second.network)
+    if pairing is None:
+        return _failed(broken, departure)
+    weights = {name: second.network.weights[other] for name, other in pairing.items()}
+    first.network.check_finite()
+    second.network.check_finite()
+    graph = build(first.network)
+    x, claims = certificate.log_scales, certificate.claims
+    if len(x) != graph.scales.constraints.count:
+        return _failed(broken, f"{len(x)} log-scales for {graph.scales.constraints.count} labels")
+    if not np.isfinite(x).all():
+        return _failed(broken, f"log-scale of label {int(np.flatnonzero(~np.isfinite(x))[0])} is not finite")
+    allowed = symmetry(first.network)
+    for factor, order in certificate.permutation.items():
+        if allowed.sizes.get(factor) != len(order):
+            return _failed(broken, f"factor {factor} may not be permuted")
+    back = allowed.apply(inverse(dict(certificate.permutation)), weights)
+    found = check_certificate(graph, back, x, claims.exact)
+    if not found.valid:
+        return found
+    wrong = _wrong_objective(claims, graph, x)
+    return _failed(found, wrong) if wrong else found
+
+
+def _failed(certificate: Certificate, failure: str) -> Certificate:
+    return Certificate(False, certificate.exact, certificate.worst_ulp, failure)
+
+
+def _wrong_objective(claims: Claims, graph: RescalingGraph, x: Any) -> str:
+    """Objectives of both, computed anew: of A at log-scales 0, of B at those of the certificate."""
+    both = _objectives(graph, x, claims.p, claims.c)
+    for name, claimed, found in zip(("before", "after"), (claims.before, claims.after), both, strict=True):
+        if not abs(found - claimed) <= _SAME * max(abs(found), abs(claimed)):
+            return f"objective {name}: {claimed:.12g} is claimed, it is {found:.12g}"
+    return ""
+
+
+def _objectives(graph: RescalingGraph, x: Any, p: float, c: float) -> tuple[float, float]:
+    """At no rescaling, and at log-scales `x`, in float64."""
+    problem = build_problem(graph, p, c)
+    z = x[graph.solution.variables]
+    return float(objective(problem, 0 * z)), float(objective(problem, z))

@@ -1,0 +1,185 @@
+"""``graphnorm check``: are two models the same function?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphnorm.cli.commands import (
+    MODEL,
+    DeviceOption,
+    InputOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    WeightsOption,
+    app,
+)
+from graphnorm.cli.group import NOT_EQUIVALENT
+
+
+@app.command()
+def check(
+    a: Annotated[str, typer.Argument(metavar="A", help="The reference. " + MODEL)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The model to judge, of any of these kinds.")],
+    inputs: InputOption = None,
+    weights_a: Annotated[
+        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
+    ] = None,
+    weights_b: Annotated[
+        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
+    ] = None,
+    permutations: Annotated[
+        bool,
+        typer.Option("--permutations/--no-permutations", help="Look for permuted hidden channels too."),
+    ] = True,
+    require_proof: Annotated[
+        bool, typer.Option("--require-proof", help="Exit 1 unless identical or proved.")
+    ] = False,
+    counterexample: Annotated[
+        Path | None,
+        typer.Option("--counterexample", metavar="OUT.npz", help="Where to save an input that differs."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="OUT.html", help="Write the report as a page.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="For runs and search where there is no proof.")
+    ] = 20.0,
+    device: DeviceOption = "auto",
+    json_path: JsonOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Judge whether two models are the same function: by proof where there is one, and by running them.
+
+    Verdicts: identical (same graph, same bits), proved (a certificate for all inputs), agrees (on all inputs
+    that were tried), differs. Exit code 1 if they differ.
+    """
+    from graphnorm.cli import display
+    from graphnorm.cli.check_page import write_page
+    from graphnorm.cli.check_table import check_table
+    from graphnorm.cli.files import check_file, check_json, write_json
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
+
+    specs = [parse_model(a), parse_model(b)]
+    used = [path for path in (specs[0].path, specs[1].path, weights_a, weights_b) if path is not None]
+    check_json(json_path, used)
+    check_file("--counterexample", counterexample, ".npz", used)
+    check_file("--html", html, ".html", used)
+    with display.progress("loading") as tell:
+        given = parse_inputs(inputs or [])
+        both = [
+            open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
+        ]
+        from graphnorm.equivalence import check as run
+
+        report = run(
+            both[0].model,
+            both[1].model,
+            **shared_inputs(*both),
+            device=device,
+            permutations=permutations,
+            seconds=seconds,
+            layers=html is not None,
+            progress=tell,
+        )
+        if counterexample is not None and report.counterexample is not None:
+            report.save_counterexample(counterexample)
+    write_json({**report.to_dict(), "a": a, "b": b}, json_path)
+    saved = str(counterexample) if counterexample is not None and report.counterexample is not None else ""
+    if html is not None:
+        write_page(report, a, b, html, saved)
+    display.console(json_path).print(check_table(report, a, b, saved))
+    if not report.equivalent or (require_proof and not report.certain):
+        raise typer.Exit(NOT_EQUIVALENT)
+
+
+@app.command("verify-certificate")
+def verify_certificate(
+    a: Annotated[str, typer.Argument(metavar="A", help="The original. " + MODEL)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The re-parameterised model.")],
+    certificate: Annotated[Path, typer.Argument(metavar="CERT.json", help="Of canonicalize --certificate.")],
+    inputs: InputOption = None,
+    weights_a: Annotated[
+        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
+    ] = None,
+    weights_b: Annotated[
+        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
+    ] = None,
+    json_path: JsonOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Check a certificate without trusting what wrote it: all is derived anew from A and B."""
+    from dataclasses import asdict
+
+    from graphnorm.cli import display
+    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
+
+    specs = [parse_model(a), parse_model(b)]
+    used = [path for path in (specs[0].path, specs[1].path, certificate, weights_a, weights_b) if path]
+    check_json(json_path, used)
+    with display.progress("loading") as tell:
+        given = parse_inputs(inputs or [])
+        both = [
+            open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
+        ]
+        tell("verifying")
+        from graphnorm.certificates.verify import verify_certificate as run
+
+        found = run(both[0].model, both[1].model, certificate, **shared_inputs(*both))
+    write_json({**asdict(found), "a": a, "b": b, "file": str(certificate)}, json_path)
+    out = display.console(json_path)
+    if found.valid:
+        out.print(
+            f"[green]valid[/green]: every weight within {found.worst_ulp:.2g} half ulps of its coefficient"
+        )
+    else:
+        out.print("[red]rejected[/red]: ", end="")
+        out.print(found.failure, markup=False)
+        raise typer.Exit(NOT_EQUIVALENT)
+
+
+@app.command()
+def fingerprint(
+    model: ModelArgument,
+    compare: Annotated[
+        str | None, typer.Option("--compare", metavar="OTHER", help="Another model; exit 1 if it differs.")
+    ] = None,
+    inputs: InputOption = None,
+    weights: WeightsOption = None,
+    json_path: JsonOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Print invariants that no rescaling and no permutation of hidden channels changes."""
+    from graphnorm.cli import display
+    from graphnorm.cli.check_table import fingerprint_table
+    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.fingerprint.compute import differences, fingerprint_of
+    from graphnorm.model_inputs import parse_inputs
+    from graphnorm.model_spec import open_spec, parse_model
+
+    names = [model] if compare is None else [model, compare]
+    specs = [parse_model(name) for name in names]
+    check_json(json_path, [spec.path for spec in specs if spec.path is not None])
+    with display.progress("loading") as tell:
+        given = parse_inputs(inputs or [])
+        opened = [open_spec(spec, given, weights if i == 0 else None, seed) for i, spec in enumerate(specs)]
+        tell("computing invariants")
+        found = [fingerprint_of(item.model, **item.arguments) for item in opened]
+    different = differences(*found) if compare is not None else []
+    write_json(
+        {"fingerprints": {name: item.to_dict() for name, item in zip(names, found, strict=True)},
+         "differences": different}, json_path,
+    )  # fmt: skip
+    out = display.console(json_path)
+    for name, item in zip(names, found, strict=True):
+        out.print(fingerprint_table(item, name))
+    for line in different:
+        out.print(f"[red]differs[/red]: {line}")
+    if different:
+        raise typer.Exit(NOT_EQUIVALENT)

@@ -1,0 +1,1 @@
+"""Fingerprints: numbers that no rescaling and no permutation of hidden channels changes."""

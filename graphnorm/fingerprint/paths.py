@@ -1,0 +1,197 @@
+"""Path-norms by one forward pass: the l_p norm of the vector of products of weights along all paths.
+
+    ||Phi||_p^p = sum over paths of prod |w|^p
+
+is the sum of the outputs of the network with weights |w|^p on an input of ones, without activations and
+with sums in place of maxima (Neyshabur et al. 2015; Gonon et al. 2024, "A path-norm toolkit").  Biases start
+paths of their own; means are edges of weight 1 / n.  Where a value saturates, or is squared or rooted by a
+normalisation, its scale is fixed: paths end there, and begin anew with 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from graphnorm import ir
+from graphnorm.fingerprint.windows import convolution, window_sum
+from graphnorm.graph import RescalingGraph
+
+Floats = ir.Array
+_SAME = frozenset({"Relu", "LeakyRelu", "Abs", "Identity", "PRelu", "Neg", "Cast"})
+_SUMS = frozenset({"Add", "Sub", "Max", "Min", "Sum", "Where"})
+
+
+def path_norm(graph: RescalingGraph, p: float) -> float | None:
+    """The l_p path-norm of a normal form; None where an operator has no paths, or numbers overflow."""
+    walk = _Walk(graph, p)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        try:
+            total = walk.run()
+        except _NoPathsError:
+            return None
+        found = float(total ** (1 / p))
+    return found if np.isfinite(found) and found > 0 else None
+
+
+class _NoPathsError(Exception):
+    """An operator that moves with its operands' scales, and whose paths are not known."""
+
+
+class _Walk:
+    def __init__(self, graph: RescalingGraph, p: float) -> None:
+        self.graph, self.network, self.p = graph, graph.network, p
+        self.values: dict[str, Floats] = {}
+        self.ended = 0.0
+        free = np.diff(graph.solution.basis.indptr) > 0
+        self.moves = {
+            name: bool(free[np.maximum(labels, 0)].any()) for name, labels in graph.scales.labels.items()
+        }
+        for name in self.network.inputs:
+            self.values[name] = np.ones(self.network.values[name].shape or ())
+        for name, array in (*self.network.weights.items(), *self.network.constants.items()):
+            if array.dtype.name in ir.FLOAT_TYPES:
+                self.values[name] = np.nan_to_num(np.abs(array.astype(np.float64)) ** p, posinf=0.0)
+
+    def run(self) -> float:
+        for node in self.network.nodes:
+            self._visit(node)
+        return self.ended + sum(float(self.values[name].sum()) for name in self.network.outputs)
+
+    def _visit(self, node: ir.Node) -> None:
+        found = self._result(node)
+        if found is not None:
+            self.values[node.outputs[0]] = found
+            return
+        operands = [name for name in node.inputs if name]
+        if any(self.moves.get(name, False) for name in (*operands, *node.outputs) if name):
+            raise _NoPathsError
+        self.ended += sum(float(self.values[name].sum()) for name in operands if name in self.moves)
+        for name in node.outputs:
+            if name:
+                self.values[name] = np.ones(self.network.values[name].shape or ())
+
+    def _result(self, node: ir.Node) -> Floats | None:
+        """The sum over paths that end in a node's result; None where paths end."""
+        value = self.network.values[node.outputs[0]]
+        if not value.is_float or value.shape is None or len(node.outputs) > 1:
+            return None
+        rule = _RULES.get(node.op)
+        if rule is not None:
+            return rule(self, node, value.shape)
+        operands = [self.values[name] for name in node.inputs if name in self.values]
+        if node.op in _SAME:
+            return operands[0]
+        if node.op in _SUMS:
+            floats = [self.values[n] for n in node.inputs if n and self.network.values[n].is_float]
+            return np.asarray(np.broadcast_to(sum(floats), value.shape))
+        if node.op == "Mul":
+            return np.asarray(operands[0] * operands[1])
+        return None
+
+
+def _clip(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats | None:
+    return walk.values[node.inputs[0]] if node.attributes.get("min") == 0.0 else None
+
+
+def _matmul(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    return np.asarray(walk.values[node.inputs[0]] @ walk.values[node.inputs[1]])
+
+
+def _conv(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    x, weight = (walk.values[name] for name in node.inputs[:2])
+    return convolution(node.op, x, weight, node.attributes, shape)
+
+
+def _pool(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    total = window_sum(walk.values[node.inputs[0]], node.attributes, shape)
+    count = float(np.prod(node.attributes["kernel_shape"]))
+    return total if node.op == "MaxPool" else np.asarray(total / count**walk.p)
+
+
+def _reduce(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    x = walk.values[node.inputs[0]]
+    axes = tuple(node.attributes["axes"])
+    count = float(np.prod([x.shape[axis] for axis in axes])) if node.op == "ReduceMean" else 1.0
+    return np.asarray(x.sum(axis=axes, keepdims=True) / count**walk.p)
+
+
+def _reshape(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    return walk.values[node.inputs[0]].reshape(shape)
+
+
+def _transpose(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    return walk.values[node.inputs[0]].transpose(node.attributes["perm"])
+
+
+def _slice(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats | None:
+    a = node.attributes
+    if any(step < 0 for step in a.get("steps", (-1,))):
+        return None
+    region = [slice(None)] * len(shape)
+    for axis, start, end, step in zip(a["axes"], a["starts"], a["ends"], a["steps"], strict=True):
+        region[axis] = slice(start, end, step)
+    return walk.values[node.inputs[0]][tuple(region)]
+
+
+def _concat(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    return np.concatenate([walk.values[name] for name in node.inputs], axis=node.attributes["axis"])
+
+
+def _pad(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats | None:
+    pads = node.attributes.get("pads")
+    if pads is None or min(pads) < 0:
+        return None
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}[
+        node.attributes["mode"]
+    ]
+    widths = [(pads[i], pads[i + len(shape)]) for i in range(len(shape))]
+    return np.asarray(np.pad(walk.values[node.inputs[0]], widths, mode=mode))  # type: ignore[call-overload]
+
+
+def _expand(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    return np.broadcast_to(walk.values[node.inputs[0]], shape)
+
+
+def _resize(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    """Whatever the interpolation, as if by the nearest entry."""
+    x = walk.values[node.inputs[0]]
+    for axis, size in enumerate(shape):
+        if size != x.shape[axis]:
+            x = np.take(x, np.arange(size) * x.shape[axis] // size, axis=axis)
+    return x
+
+
+def _gather(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    """Any row may be picked: their mean."""
+    axis = int(node.attributes.get("axis", 0))
+    x = walk.values[node.inputs[0]]
+    rank = len(walk.network.values[node.inputs[1]].shape or ())
+    mean = x.mean(axis=axis, keepdims=True)
+    spread = mean.reshape(mean.shape[:axis] + (1,) * rank + mean.shape[axis + 1 :])
+    return np.broadcast_to(spread, shape)
+
+
+_Rule = Callable[[_Walk, ir.Node, tuple[int, ...]], "Floats | None"]
+_RULES: dict[str, _Rule] = {
+    "Clip": _clip,
+    "MatMul": _matmul,
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "ReduceMean": _reduce,
+    "ReduceSum": _reduce,
+    "ReduceMax": _reduce,
+    "ReduceMin": _reduce,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Pad": _pad,
+    "Expand": _expand,
+    "Resize": _resize,
+    "Upsample": _resize,
+    "Gather": _gather,
+}

@@ -1,0 +1,1 @@
+"""Proofs of equivalence: pairs of networks, recovered coefficients and permutations, certificates."""

@@ -1,0 +1,138 @@
+"""Looking for an input on which two models part, and for the smallest such input.
+
+The objective is the distance of the outputs over their size.  Two torch models: gradient ascent on the
+inputs (Adam).  Otherwise: random local search, which keeps a step that helps and changes its length.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from graphnorm import ir
+from graphnorm.verification.measure import Judge, Runnable
+
+Arrays = list[ir.Array]
+_STARTS = 3
+_STEPS = 60
+_SHRINK_RUNS = 64  # at most, to make a counterexample smaller
+_KEPT = 0.1  # share of the difference, over the noise, that a smaller counterexample must keep
+GRADIENT, RANDOM = "gradient ascent", "random local search"
+
+
+class Differentiable(Protocol):
+    """Two models whose difference has a gradient."""
+
+    def ascend(self, arrays: Sequence[ir.Array], step: float) -> tuple[float, Arrays]:
+        """The distance at `arrays`, and inputs one step uphill."""
+
+
+def find_difference(
+    judge: Judge,
+    starts: Sequence[Sequence[ir.Array]],
+    seconds: float,
+    climb: Differentiable | None = None,
+    seed: int = 0,
+) -> tuple[Arrays | None, int]:
+    """An input on which the models part, if one is found in time; and how many inputs were tried."""
+    end = time.perf_counter() + seconds
+    tried = 0
+    for start in starts[:_STARTS]:
+        if not any(array.dtype.name in ir.FLOAT_TYPES for array in start):
+            continue
+        path = _climbed(climb, start, end) if climb is not None else _walked(judge, start, end, seed)
+        best, count = path
+        tried += count
+        if judge(best).differs:
+            return best, tried
+        if time.perf_counter() > end:
+            break
+    return None, tried
+
+
+def _climbed(climb: Differentiable, start: Sequence[ir.Array], end: float) -> tuple[Arrays, int]:
+    best, current = list(start), list(start)
+    highest = -np.inf
+    for step in range(_STEPS):
+        value, following = climb.ascend(current, 0.1 * 0.95**step)
+        if value > highest:
+            highest, best = value, current
+        current = following
+        if time.perf_counter() > end:
+            return best, step + 1
+    return best, _STEPS
+
+
+def _walked(judge: Judge, start: Sequence[ir.Array], end: float, seed: int) -> tuple[Arrays, int]:
+    generator = np.random.default_rng(seed)
+    best = list(start)
+    highest = distance(judge.original, judge.new, best)
+    length = 0.5
+    for step in range(_STEPS * 4):
+        if time.perf_counter() > end:
+            return best, step
+        trial = [_moved(array, length, generator) for array in best]
+        value = distance(judge.original, judge.new, trial)
+        length *= 1.2 if value > highest else 0.9
+        if value > highest:
+            highest, best = value, trial
+    return best, _STEPS * 4
+
+
+def _moved(array: ir.Array, length: float, generator: np.random.Generator) -> ir.Array:
+    if array.dtype.name not in ir.FLOAT_TYPES:
+        return array
+    size = float(np.sqrt(np.mean(array.astype(np.float64) ** 2))) or 1.0
+    step = length * size * generator.standard_normal(array.shape)
+    return np.asarray((array.astype(np.float64) + step).astype(array.dtype))
+
+
+def distance(first: Runnable, second: Runnable, arrays: Sequence[ir.Array]) -> float:
+    """Distance of the outputs over their size, the largest of all outputs."""
+    found = 0.0
+    for one, two in zip(first.run(arrays), second.run(arrays), strict=True):
+        if one.dtype.name in ir.FLOAT_TYPES and one.shape == two.shape and one.size:
+            a, b = one.astype(np.float64), two.astype(np.float64)
+            size = float(np.linalg.norm(a)) or 1.0
+            off = float(np.linalg.norm(a - b)) / size
+            found = max(found, off) if np.isfinite(off) else found
+    return found
+
+
+def smallest(judge: Judge, arrays: Sequence[ir.Array], seconds: float) -> Arrays:
+    """The same counterexample with as many zeros as can be had in time, block by block, and no less clear."""
+    end = time.perf_counter() + seconds
+    best = [np.array(array) for array in arrays]
+    least = _KEPT * judge(best).ratio
+    runs = 0
+
+    def try_zero(index: int, part: slice) -> bool:
+        nonlocal runs
+        trial = [array.copy() for array in best]
+        trial[index].reshape(-1)[part] = 0
+        runs += 1
+        found = judge(trial)
+        if not found.differs or found.ratio < least:
+            return False
+        best[index] = trial[index]
+        return True
+
+    for index, array in enumerate(best):
+        if array.dtype.name in ir.FLOAT_TYPES:
+            _bisect(slice(0, array.size), lambda part, i=index: try_zero(i, part),  # type: ignore[misc]
+                    lambda: runs < _SHRINK_RUNS and time.perf_counter() < end)  # fmt: skip
+    return best
+
+
+def _bisect(whole: slice, try_zero: Callable[[slice], bool], going: Callable[[], bool]) -> None:
+    """Zero the largest blocks first; what must stay is cut in halves."""
+    waiting = [whole]
+    while waiting and going():
+        part = waiting.pop(0)
+        if try_zero(part) or part.stop - part.start <= 1:
+            continue
+        middle = (part.start + part.stop) // 2
+        waiting += [slice(part.start, middle), slice(middle, part.stop)]

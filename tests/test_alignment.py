@@ -1,0 +1,208 @@
+"""Normal forms: what they bring together, and what they must keep apart."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from graphnorm.alignment.normal import normalise
+from graphnorm.proof.prove import attempt
+from graphnorm.sources import open_model
+
+
+class Function(nn.Module):
+    """A function of x, a weight and a bias."""
+
+    def __init__(
+        self, body: Callable[[Tensor, Tensor, Tensor], Tensor], dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 4, generator=generator).to(dtype))
+        self.bias = nn.Parameter(torch.randn(4, generator=generator).to(dtype))
+        self._body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._body(x, self.weight, self.bias)
+
+
+Body = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def proved(one: Body, two: Body, dtype: torch.dtype = torch.float32, shape: Sequence[int] = (2, 4)) -> str:
+    """``proved`` or why not."""
+    x = torch.randn(*shape, dtype=dtype)
+    a, b = (open_model(Function(body, dtype).eval(), x).network for body in (one, two))
+    found = attempt(a, b)
+    return "proved" if found.proof is not None or found.identical else found.note
+
+
+def centred(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    h = x @ w
+    h = h - h.mean(1, True)
+    return h / (h * h).mean(1, True).add(1e-3).sqrt() * b + b
+
+
+def attention(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    mask = torch.ones(2, 2).tril().bool()
+    q = (x @ w).reshape(1, 1, 2, 4)
+    return F.scaled_dot_product_attention(q, q * b, q, mask)
+
+
+def guarded(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    q = (x @ w).reshape(1, 1, 2, 4)
+    kept = x.new_zeros(2, 2).masked_fill(torch.ones(2, 2).triu(1).bool(), -torch.inf)
+    shares = torch.softmax(q @ (q * b).transpose(2, 3) / 2 + kept, -1)
+    return torch.where(shares.isnan(), 0.0, shares) @ q
+
+
+EQUAL: dict[str, tuple[Body, Body]] = {
+    "linear": (lambda x, w, b: F.linear(x, w, b), lambda x, w, b: x @ w.t() + b),
+    "gelu": (lambda x, w, b: F.gelu(x + b), lambda x, w, b: (y := x + b) * 0.5 * (1 + torch.erf(y / 2**0.5))),
+    "silu": (lambda x, w, b: F.silu(x + b), lambda x, w, b: (y := x + b) * torch.sigmoid(y)),
+    "scores": (lambda x, w, b: (x @ w) / 8, lambda x, w, b: (x / 8) @ w),
+    "order": (lambda x, w, b: F.relu(x @ w) + x, lambda x, w, b: x + F.relu(x @ w)),
+    "two biases": (lambda x, w, b: x @ w + (b + b), lambda x, w, b: (x @ w + b) + b),
+    "gain": (lambda x, w, b: (x @ w) * b, lambda x, w, b: x @ (w * b)),
+    "flat": (lambda x, w, b: x.reshape(2, 2, 2).reshape(2, 4) @ w, lambda x, w, b: x @ w),
+    "layer norm": (lambda x, w, b: F.layer_norm(x @ w, (4,), b, b, 1e-3), centred),
+    "guarded attention": (attention, guarded),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_brought_together(name: str, dtype: torch.dtype) -> None:
+    one, two = EQUAL[name]
+    assert proved(one, two, dtype) == "proved"
+    assert proved(two, one, dtype) == "proved"
+
+
+def rounded(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return x @ w.to(torch.bfloat16).to(x.dtype)
+
+
+def masked(scores: Tensor) -> Tensor:
+    """Every other row is filled with -inf."""
+    return torch.softmax(scores + torch.tensor([0.0, -torch.inf]).repeat(2)[:, None].expand(4, 4), -1)
+
+
+APART: dict[str, tuple[Body, Body]] = {
+    "rounded weights": (rounded, lambda x, w, b: x @ w),
+    "draws": (
+        lambda x, w, b: torch.rand_like(x) - torch.rand_like(x),
+        lambda x, w, b: (r := torch.rand_like(x)) - r,
+    ),
+    "transposed": (lambda x, w, b: x @ w, lambda x, w, b: x @ w.t()),
+    "mean over another axis": (
+        lambda x, w, b: (x @ w).mean(0),
+        lambda x, w, b: (x @ w).mean(1)[[0, 1, 0, 1]],
+    ),
+    "gelu": (lambda x, w, b: F.gelu(x), lambda x, w, b: F.gelu(x, approximate="tanh")),
+    "leaky": (lambda x, w, b: F.leaky_relu(x @ w), lambda x, w, b: F.leaky_relu(x @ w, 0.02)),
+    "softmax axis": (lambda x, w, b: F.softmax(x @ w, 0), lambda x, w, b: F.softmax(x @ w, 1)),
+    "gain of another axis": (
+        lambda x, w, b: (x.reshape(4, 4) @ w) * b,
+        lambda x, w, b: (x.reshape(4, 4) @ w) * b[:, None],
+    ),
+    "bias before": (lambda x, w, b: F.relu(x @ w) + b, lambda x, w, b: F.relu(x @ w + b)),
+    "operands of a difference": (lambda x, w, b: x @ w - x, lambda x, w, b: x - x @ w),
+    "order of a view": (lambda x, w, b: x.reshape(4, 4).t() @ w, lambda x, w, b: x.reshape(4, 4) @ w),
+    "a guard that matters": (
+        lambda x, w, b: masked(x @ w),
+        lambda x, w, b: torch.where((s := masked(x @ w)).isnan(), 0.0, s),
+    ),
+    "slice": (lambda x, w, b: (x @ w)[..., :2], lambda x, w, b: (x @ w)[..., 1:3]),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_kept_apart(name: str) -> None:
+    one, two = APART[name]
+    assert proved(one, two, shape=(4, 4)) != "proved"
+    assert proved(one, one, shape=(4, 4)) == "proved"
+
+
+NUMBERS: dict[str, tuple[Body, Body]] = {
+    "scale": (lambda x, w, b: (x @ w) * 1.0, lambda x, w, b: (x @ w) * (1 + 1e-8)),
+    "constant": (lambda x, w, b: x @ w + 0.1, lambda x, w, b: x @ w + (0.1 + 1e-9)),
+    "epsilon": (
+        lambda x, w, b: F.layer_norm(x, (4,), b, b, 0.1),
+        lambda x, w, b: F.layer_norm(x, (4,), b, b, 0.1 + 1e-9),
+    ),
+    "slope": (lambda x, w, b: F.leaky_relu(x, 0.1), lambda x, w, b: F.leaky_relu(x, 0.1 + 1e-9)),
+    "bound": (lambda x, w, b: x.clamp(-1, 1), lambda x, w, b: x.clamp(-1, 1 + 1e-9)),
+    "weight": (lambda x, w, b: (x @ w) * 2, lambda x, w, b: x @ (w * 2 * (1 + 1e-9))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_a_float64_model_count_to_the_last_digits(name: str) -> None:
+    one, two = NUMBERS[name]
+    assert proved(one, two, torch.float64) != "proved"
+    assert proved(one, one, torch.float64) == "proved"
+
+
+def single(nodes: list[Any], opset: int, shape: Sequence[Any], out: Sequence[Any]) -> onnx.ModelProto:
+    weight = numpy_helper.from_array(
+        np.random.default_rng(0).standard_normal((3, 3, 1, 1)).astype(np.float32), "w"
+    )
+    values = [
+        oh.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in (("x", shape), ("y", out))
+    ]
+    graph = oh.make_graph(nodes, "g", values[:1], values[1:], [weight])
+    return oh.make_model(graph, opset_imports=[oh.make_opsetid("", opset)], ir_version=8)
+
+
+def windows(size: Any) -> list[onnx.ModelProto]:
+    conv = oh.make_node("Conv", ["x", "w"], ["h"])
+    pool = oh.make_node("AveragePool", ["h"], ["y"], kernel_shape=[4, 4])
+    everything = oh.make_node("GlobalAveragePool", ["h"], ["y"])
+    out = 1 if size == 4 else "m"
+    return [
+        single([conv, node], 13, [1, 3, size, size], [1, 3, o, o])
+        for node, o in ((pool, out), (everything, 1))
+    ]
+
+
+def test_a_window_over_everything_only_where_sizes_are_fixed() -> None:
+    one, two = (open_model(model).network for model in windows(4))
+    assert attempt(one, two).proof is not None
+    one, two = (open_model(model, input_shapes={"x": (1, 3, 4, 4)}).network for model in windows("n"))
+    assert attempt(one, two).proof is None
+
+
+def test_old_softmax_flattens() -> None:
+    node = oh.make_node("Softmax", ["x"], ["y"], axis=1)
+    old, new = (open_model(single([node], opset, [2, 3, 4], [2, 3, 4])).network for opset in (11, 13))
+    found = attempt(old, new)
+    assert found.proof is None
+    assert not found.identical
+    node = oh.make_node("Softmax", ["x"], ["y"], axis=2)
+    old, new = (open_model(single([node], opset, [2, 3, 4], [2, 3, 4])).network for opset in (11, 13))
+    assert attempt(old, new).proof is not None
+
+
+def test_computed_weights_that_are_not_finite_prove_nothing() -> None:
+    def infinite(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return (x @ w) / (b - b)
+
+    assert "not finite" in proved(infinite, lambda x, w, b: (x @ w) * (1 / (b - b)))
+
+
+def test_names_of_values_lead_back() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()).eval()
+    network = open_model(copy.deepcopy(model), torch.randn(2, 4)).network
+    form = normalise(network)
+    assert [node.op for node in form.graph.nodes] == ["MatMul", "Add", "Relu"]
+    assert form.origin[form.graph.outputs[0]] == network.outputs[0]

@@ -1,0 +1,177 @@
+"""Equalities that are proved: rescaled, permuted, exported, simplified, folded."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import graphnorm
+from graphnorm.demo_models import resnet18c
+from graphnorm.emission.onnx_file import rescale_onnx
+from graphnorm.emission.torch_module import rescale_torch
+from graphnorm.model_zoo import build_module
+from graphnorm.passes.fx import FoldBatchNormPass
+from graphnorm.proof.prove import attempt
+from graphnorm.sources import open_model
+from tests.equivalents import equivalent_weights
+from tests.test_canonical import exported, network, small_cnn
+from tests.test_check_differences import tied
+from tests.test_hand_counts import library
+from tests.test_real_models import ONNX, real_file
+
+THOUSAND = float(np.log(1e3))
+
+
+def normed() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6)
+    for buffer in (norm.running_mean, norm.running_var):
+        assert buffer is not None
+        buffer.uniform_(0.5, 2)
+    layers = [nn.Conv2d(3, 6, 3), norm, nn.ReLU(), nn.Conv2d(6, 4, 3, bias=False), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 5)).eval(), torch.randn(1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("permute", [False, True])
+def test_large_random_coefficients(permute: bool) -> None:
+    model, example = tied()
+    traced = open_model(model, example).network
+    other = rescale_torch(model, equivalent_weights(traced, 7, THOUSAND, permute))
+    report = graphnorm.check(model, other, example)
+    assert report.verdict == "proved", report.note
+    assert bool(report.permuted) == permute
+    assert report.certain
+
+
+def test_torch_against_its_onnx_export() -> None:
+    model, example = tied()
+    report = graphnorm.check(model, exported(model, example), example)
+    assert report.verdict == "proved", report.note
+    assert report.structure is not None
+    assert report.structure.form == "normal form"
+    assert report.structure.departure
+    runtimes = report.verification.measurement.runtimes  # type: ignore[union-attr]
+    assert runtimes[0].startswith("torch ")
+    assert runtimes[1].startswith("onnxruntime ")
+
+
+def test_torch_against_a_rescaled_and_permuted_export() -> None:
+    model, example = tied()
+    loaded = onnx_ir.from_proto(exported(model, example))
+    weights = equivalent_weights(open_model(loaded).network, 11)
+    report = graphnorm.check(model, rescale_onnx(loaded, weights), example)
+    assert report.verdict == "proved", report.note
+    assert report.permuted
+
+
+def test_archive_against_onnx(tmp_path: Path) -> None:
+    model, example = small_cnn()
+    path = tmp_path / "a.pt2"
+    torch.export.save(torch.export.export(model, (example,)), path)
+    onnx.save(exported(model, example), tmp_path / "b.onnx")
+    assert graphnorm.check(path, tmp_path / "b.onnx").verdict == "proved"
+
+
+def test_both_exporters_agree(tmp_path: Path) -> None:
+    model, example = tied()
+    torch.onnx.export(model, (example,), tmp_path / "old.onnx", dynamo=False, opset_version=17)
+    new: Any = torch.onnx.export(model, (example,), dynamo=True, verbose=False)
+    report = graphnorm.check(tmp_path / "old.onnx", new.model_proto)
+    assert report.verdict == "proved", report.note
+
+
+def test_simplified_onnx(tmp_path: Path) -> None:
+    """What onnxruntime writes after its basic optimisations: constants folded, BatchNorm and Add fused."""
+    model, example = normed()
+    torch.onnx.export(
+        model, (example,), tmp_path / "plain.onnx", dynamo=False, opset_version=17, do_constant_folding=False,
+        training=torch.onnx.TrainingMode.PRESERVE,
+    )  # fmt: skip
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "simple.onnx")
+    onnxruntime.InferenceSession(tmp_path / "plain.onnx", options, providers=["CPUExecutionProvider"])
+    plain = onnx.load(tmp_path / "plain.onnx")
+    simple = onnx.load(tmp_path / "simple.onnx")
+    assert len(simple.graph.node) < len(plain.graph.node)
+    assert graphnorm.check(plain, simple).verdict == "proved"
+
+
+def test_folded_batch_norm() -> None:
+    model, example = normed()
+    result = FoldBatchNormPass()(torch.fx.symbolic_trace(copy.deepcopy(model)))
+    assert result is not None
+    folded = result.graph_module
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    report = graphnorm.check(model, folded, example)
+    assert report.verdict == "proved", report.note
+
+
+@pytest.mark.parametrize(
+    "name", ["rezero", "low_rank", "weight_elementwise", "experts_soft", "prelu", "unet"]
+)
+def test_exports_of_other_networks(name: str) -> None:
+    model, arguments = network(name)
+    report = graphnorm.check(model.eval(), exported(model, *arguments), arguments, seconds=2)
+    assert report.verdict in {"proved", "agrees"}
+    assert report.verdict == "proved" or report.note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["resnet18c", "resnet50", "mobilenet_v2", "densenet121", "vit_tiny_patch16_224", "bert"]
+)
+def test_wide(name: str) -> None:
+    model, example = wide_model(name)
+    traced = open_model(model, example).network
+    weights = equivalent_weights(traced, 2, THOUSAND)
+    report = graphnorm.check(model, rescale_torch(model, weights), example)
+    assert report.verdict == "proved", report.note
+    assert report.permuted
+    crossed = graphnorm.check(model, exported(model, *example), example)
+    assert crossed.verdict == "proved", crossed.note
+
+
+def wide_model(name: str) -> tuple[Any, tuple[torch.Tensor, ...]]:
+    torch.manual_seed(0)
+    if name == "resnet18c":
+        return resnet18c().eval(), (torch.randn(1, 3, 32, 32),)
+    if name == "bert":
+        transformers = library("transformers")
+        config = transformers.BertConfig(
+            vocab_size=99, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128,
+            max_position_embeddings=40,
+        )  # fmt: skip
+        return transformers.BertModel(config).eval(), (torch.randint(0, 99, (1, 12)),)
+    home = "timm" if "vit" in name else "torchvision"
+    model: Any = build_module(home, name, seed=0).module.eval()
+    with torch.no_grad():
+        for key, buffer in model.named_buffers():
+            if "running_mean" in key:
+                buffer.normal_(0, 0.1)
+            if "running_var" in key:
+                buffer.uniform_(0.5, 2)
+    return model, (torch.randn(1, 3, 224, 224),)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONNX)
+def test_real_onnx_models(name: str) -> None:
+    path = real_file(name)
+    first = open_model(path).network.inputs[0]
+    source = open_model(path, input_shapes={first: ONNX[name]})
+    weights = equivalent_weights(source.network, 4, float(np.log(10)))
+    other = rescale_onnx(source.model, weights)
+    again = open_model(other, input_shapes={first: ONNX[name]})
+    found = attempt(source.network, again.network)
+    assert found.proof is not None, found.note
+    assert found.proof.permutation
