@@ -30,8 +30,9 @@ METHODS: Mapping[str, Method] = {
     "paper_blocks": paper_blocks,
 }
 _FLOAT32_TOLERANCE = 5e-7  # sums of float32 masses carry no more
-_EXPONENTS = (2.0, 8.0, 32.0)  # on the way to p = inf
-_ROUGH = 1e-6
+_EXPONENTS: Mapping[float, Method] = {2.0: auto, 8.0: auto, 32.0: coarse, 128.0: coarse}  # towards p = inf
+_ROUGH = Limits(1e-2, 30)  # of each: the next starts there
+_SWEEPS = 200  # at p = inf, where a sweep gains little once the largest entries are balanced
 _TIGHTER = 6  # times that tol may shrink tenfold to reach a wanted gap
 
 
@@ -159,15 +160,18 @@ def _solve(
 def _solve_max(problem: Problem, call: _Call) -> Solution:
     """P = inf: balance at growing exponents, then the largest entries themselves."""
     problem = hold(problem, np.dtype(np.float64), None)
-    z = np.zeros(problem.count)
-    cycles = 0
-    for q in _EXPONENTS:
-        powered = raised(problem, z, q)
-        solution = _solve(
-            powered, replace(call, limits=replace(call.limits, tol=_ROUGH)), np.dtype(np.float64)
-        )
-        z, cycles = z + solution.z, cycles + solution.cycles
-    final = _solve(problem, replace(call, method=cyclic, device="numpy"), np.dtype(np.float64), z)
+    z, cycles, most = np.zeros(problem.count), 0, call.limits.max_cycles
+    for q, method in _EXPONENTS.items():
+        limits = replace(_ROUGH, max_cycles=min(_ROUGH.max_cycles, most - cycles), watch=call.limits.watch)
+        stage = replace(call, limits=limits, method=method, device="numpy")
+        found = _solve(raised(problem, z, q), stage, np.dtype(np.float64))
+        if np.isfinite(found.z).all():  # powers of entries far below the largest may be out of range
+            z = z + found.z
+        cycles += found.cycles
+    last = replace(call.limits, max_cycles=min(_SWEEPS, most - cycles))
+    final = _solve(
+        problem, replace(call, limits=last, method=cyclic, device="numpy"), np.dtype(np.float64), z
+    )
     return replace(final, cycles=cycles + final.cycles)
 
 
