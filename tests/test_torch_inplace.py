@@ -172,3 +172,23 @@ def test_functional_operators_are_their_own() -> None:
     add = torch.ops.aten.add.Tensor
     assert torch_inplace.functional(add) is add
     assert torch_inplace.functional(torch.ops.aten.add_.Tensor) is add
+
+
+@pytest.mark.parametrize(("rate", "shares"), [(0.5, False), (0.0, True)])
+def test_a_dropout_that_drops_makes_a_tensor_of_its_own(rate: float, shares: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.last = nn.BatchNorm1d(4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.norm(x).relu_()
+            dropped = F.dropout(y.flatten(1), rate, training=True)
+            y.mul_(2)
+            return self.last(dropped), y
+
+    hidden = torch_inplace.hidden_views(program(Net().train(), rand(3, 4)))
+    assert (torch.ops.aten.dropout.default in hidden) == shares
+    if not shares:
+        graph = read_torch(Net().train(), rand(3, 4))
+        assert "Dropout" in {node.op for node in graph.nodes}

@@ -177,12 +177,18 @@ def _is_same_tensor(node: fx.Node) -> bool:
 
 
 def _is_idle_dropout(node: fx.Node) -> bool:
+    return _is_dropout(node) and (node.args[2] is False or bool(node.args[1] == 0))
+
+
+def _is_dropout(node: fx.Node) -> bool:
     named = isinstance(node.target, OpOverload) and _base(node.target) in _DROPOUTS
-    return named and len(node.args) == 3 and node.args[2] is False
+    return named and len(node.args) == 3
 
 
 def _makes_new_tensor(node: fx.Node) -> bool:
     target = node.target
+    if _is_dropout(node) and isinstance(node.args[1], float) and node.args[1] > 0 and node.args[2] is True:
+        return True
     return isinstance(target, OpOverload) and _is_new(target)
 
 
