@@ -259,3 +259,20 @@ def test_momentum_counts_where_running_statistics_are_results() -> None:
     found = attempt(networks[0], networks[1])
     assert found.proof is None
     assert "momentum" in found.note
+
+
+def test_a_mask_that_is_shorter_than_the_keys_is_no_sum() -> None:
+    """ONNX fills it with -inf."""
+    networks = []
+    for length in (4, 3, 1):
+        mask = numpy_helper.from_array(np.zeros((4, length), np.float32), "mask")
+        node = oh.make_node("Attention", ["x", "x", "x", "mask"], ["y"])
+        values = [oh.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4, 6]) for name in "xy"]
+        graph = oh.make_graph([node], "g", values[:1], values[1:], [mask])
+        networks.append(
+            open_model(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 24)], ir_version=11)).network
+        )
+    full, *shorter = networks
+    assert "Softmax" in {node.op for node in normalise(full).graph.nodes}
+    for network in shorter:
+        assert {node.op for node in normalise(network).graph.nodes} == {"Attention"}

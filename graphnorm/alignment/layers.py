@@ -245,6 +245,8 @@ def attention(b: Builder, node: ir.Node, operands: Operands, results: Results) -
     if isinstance(mask, Data) and mask.dtype == "bool":
         return None
     if mask is not None:
+        if mask.shape[-1:] != scores.shape[-1:]:  # ONNX fills a shorter one with -inf
+            return None
         scores = add(b, scores, mask)
     assert isinstance(scores, Data)
     length = scores.shape[-1]
