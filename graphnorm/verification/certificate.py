@@ -87,15 +87,17 @@ def check_certificate(
                 False, False, np.inf, f"weight {name!r} has no counterpart of its shape and type"
             )
         factor = coefficient(graph, demands[name], x, exact) if name in demands else np.ones(1)
-        if sums is None and _moves_pinned(graph, demands.get(name, []), old, other, factor):
-            return Certificate(False, False, np.inf, f"weight {name!r} differs where it has no coefficient")
         if sums is not None:
             distance, exactly = _distance_of_sums(old, other, factor, sums) / 2, False
         else:
             distance, exactly = _distance(old, other, factor)
-        if not distance <= slack * (1 + 1e-6):
+        pinned = sums is None and _moves_pinned(graph, demands.get(name, []), old, other, factor)
+        if pinned or not distance <= slack * (1 + 1e-6):
             return Certificate(
-                False, False, distance, f"weight {name!r} is {distance:.3g} half ulps off its coefficient"
+                False,
+                False,
+                distance,
+                f"weight {name!r} is {distance:.3g} half ulps off its coefficient{', which is 1' * pinned}",
             )
         worst, all_exact = max(worst, distance), all_exact and exactly
     return Certificate(True, all_exact, worst)
