@@ -97,7 +97,38 @@ def masked(scores: Tensor) -> Tensor:
     return torch.softmax(scores + torch.tensor([0.0, -torch.inf]).repeat(2)[:, None].expand(4, 4), -1)
 
 
+def scores(x: Tensor, w: Tensor, empty: Tensor) -> Tensor:
+    """Scores with rows of -inf."""
+    return (x @ w).reshape(1, 1, 4, 4) + empty
+
+
+def kept_finite(shares: Tensor) -> Tensor:
+    return torch.where(shares.isnan(), 0.0, shares)
+
+
+HALF = torch.tensor([0.0, 0.0, -torch.inf, -torch.inf])
+OTHER = torch.tensor([-torch.inf, -torch.inf, 0.0, 0.0])
+GUARDS: dict[str, Body] = {
+    "along columns": lambda x, w, b: torch.softmax(scores(x, w, HALF), -2),
+    "factor behind the mask": lambda x, w, b: torch.softmax(scores(x, w, HALF[:, None]) * 0.5, -1),
+    "product behind the mask": lambda x, w, b: torch.softmax(scores(x, w, HALF[:, None]) @ w.abs(), -1),
+    "two masks": lambda x, w, b: torch.softmax(scores(x, w, HALF) + OTHER, -1),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_guard_stays_where_a_mask_may_leave_nothing(name: str) -> None:
+    body = GUARDS[name]
+    assert proved(body, lambda x, w, b: kept_finite(body(x, w, b)), shape=(4, 4)) != "proved"
+    assert proved(body, body, shape=(4, 4)) == "proved"
+
+
 APART: dict[str, tuple[Body, Body]] = {
+    "a bound or none": (lambda x, w, b: (x @ w).clamp(-1), lambda x, w, b: (x @ w).clamp(-1, 1e6)),
+    "no scores": (
+        lambda x, w, b: F.scaled_dot_product_attention(q := (x @ w)[None, None], q, q, scale=0.0),
+        lambda x, w, b: F.scaled_dot_product_attention(q := (x @ w)[None, None], q, q),
+    ),
     "rounded weights": (rounded, lambda x, w, b: x @ w),
     "draws": (
         lambda x, w, b: torch.rand_like(x) - torch.rand_like(x),
@@ -206,3 +237,42 @@ def test_names_of_values_lead_back() -> None:
     form = normalise(network)
     assert [node.op for node in form.graph.nodes] == ["MatMul", "Add", "Relu"]
     assert form.origin[form.graph.outputs[0]] == network.outputs[0]
+
+
+def test_momentum_counts_where_running_statistics_are_results() -> None:
+    weights = [numpy_helper.from_array(np.full(3, value, np.float32), name) for name, value in
+               (("s", 1.5), ("b", 0.5), ("m", 0.25), ("v", 2.0))]  # fmt: skip
+    values = [
+        oh.make_tensor_value_info(name, TensorProto.FLOAT, size)
+        for name, size in (("x", [4, 3]), ("y", [4, 3]), ("mean", [3]))
+    ]
+    networks = []
+    for momentum in (0.9, 0.5):
+        node = oh.make_node(
+            "BatchNormalization", ["x", "s", "b", "m", "v"], ["y", "mean", "var"], training_mode=1,
+            momentum=momentum,
+        )  # fmt: skip
+        graph = oh.make_graph([node], "g", values[:1], values[1:], weights)
+        networks.append(
+            open_model(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=8)).network
+        )
+    found = attempt(networks[0], networks[1])
+    assert found.proof is None
+    assert "momentum" in found.note
+
+
+def test_a_mask_that_is_shorter_than_the_keys_is_no_sum() -> None:
+    """ONNX fills it with -inf."""
+    networks = []
+    for length in (4, 3, 1):
+        mask = numpy_helper.from_array(np.zeros((4, length), np.float32), "mask")
+        node = oh.make_node("Attention", ["x", "x", "x", "mask"], ["y"])
+        values = [oh.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4, 6]) for name in "xy"]
+        graph = oh.make_graph([node], "g", values[:1], values[1:], [mask])
+        networks.append(
+            open_model(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 24)], ir_version=11)).network
+        )
+    full, *shorter = networks
+    assert "Softmax" in {node.op for node in normalise(full).graph.nodes}
+    for network in shorter:
+        assert {node.op for node in normalise(network).graph.nodes} == {"Attention"}

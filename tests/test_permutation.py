@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx.helper as oh
 import onnx_ir
 import pytest
 import torch
+from onnx import TensorProto, numpy_helper
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -236,3 +238,39 @@ class TestCanonicalOrder:
         traced = open_model(model.eval(), arguments).network
         flat = {name: np.ones(array.shape) for name, array in traced.weights.items()}
         assert canonical_order(symmetry(traced), flat) == {}
+
+
+def onnx_network(equation_or_scales: Any, **weights: Any) -> ir.Graph:
+    """``bi,i->bi`` and the like between two matrices, or a Resize."""
+    held = [numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in weights.items()]
+    if isinstance(equation_or_scales, str):
+        shape, out = [2, 4], [2, 3]
+        names = [name for name in weights if name not in {"first", "last"}]
+        nodes = [
+            oh.make_node("MatMul", ["x", "first"], ["h"]),
+            oh.make_node("Einsum", ["h", *names], ["k"], equation=equation_or_scales),
+            oh.make_node("MatMul", ["k", "last"], ["y"]),
+        ]
+    else:
+        shape, out = [1, 2, 4, 4], [1, 2, *(int(4 * n) for n in equation_or_scales[2:])]
+        held.append(numpy_helper.from_array(np.array(equation_or_scales, dtype=np.float32), "scales"))
+        nodes = [oh.make_node("Resize", ["x", "", "scales"], ["y"])]
+    values = [oh.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", shape), ("y", out))]
+    graph = oh.make_graph(nodes, "g", values[:1], values[1:], held)
+    return open_model(oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=8)).network
+
+
+def test_scales_of_a_resize_keep_their_order() -> None:
+    network = onnx_network([1, 1, 2, 1.5])
+    assert "scales" in network.weights
+    assert not symmetry(network).sizes
+    assert attempt(onnx_network([1, 1, 1.5, 2]), network).proof is None
+
+
+def test_broadcast_letters_of_an_einsum_are_frozen() -> None:
+    """Along a broadcast axis of size 1, one order does not lead to the next operand."""
+    draw = np.random.default_rng(0).standard_normal
+    matrices = {"first": draw((4, 5)), "last": draw((5, 3))}
+    assert list(symmetry(onnx_network("bi,i->bi", **matrices, w=draw(5))).sizes.values()) == [5]
+    assert not symmetry(onnx_network("bi,i->bi", **matrices, w=draw(1))).sizes
+    assert not symmetry(onnx_network("bi,i,bi->bi", **matrices, w=draw(1), v=draw((2, 5)))).sizes

@@ -225,6 +225,7 @@ def attention(b: Builder, node: ir.Node, operands: Operands, results: Results) -
     """softmax(q k^T scale + mask) v for each head."""
     q, k, v = operands[:3]
     plain = not any(operands[4:]) and len(results) == 1 and not node.attributes.get("softcap", 0.0)
+    plain = plain and node.attributes.get("scale") != 0.0  # uniform attention, not the default scale
     if not plain or any(not isinstance(term, Data) or len(term.shape) != 4 for term in (q, k, v)):
         return None
     assert isinstance(q, Data)
@@ -244,6 +245,8 @@ def attention(b: Builder, node: ir.Node, operands: Operands, results: Results) -
     if isinstance(mask, Data) and mask.dtype == "bool":
         return None
     if mask is not None:
+        if mask.shape[-1:] != scores.shape[-1:]:  # ONNX fills a shorter one with -inf
+            return None
         scores = add(b, scores, mask)
     assert isinstance(scores, Data)
     length = scores.shape[-1]

@@ -23,7 +23,7 @@ LOWERINGS: dict[str, Lower] = {}
 """Operator -> its results from its operands; None where it does not cover the case."""
 
 # Attributes that do not change the function, or only repeat an operator's default.
-_IRRELEVANT = frozenset({"stash_type", "momentum"})
+_IRRELEVANT = frozenset({"stash_type"})
 _DEFAULTS: dict[str, Any] = {
     "allowzero": 0,
     "storage_order": 0,

@@ -21,36 +21,63 @@ def guard(b: Builder, node: ir.Node, operands: Sequence[Term | None], results: o
     condition, _, value = operands
     if not isinstance(condition, Data) or not isinstance(value, Data) or value.factor != 1.0:
         return None
-    test = _maker(b, condition.base)
+    scan = _Scan(b)
+    test = scan.makers.get(condition.base)
     if test is None or test.op != "IsNaN" or condition.view != value.view:
         return None
-    scores = _maker(b, value.base)
     same = test.inputs[0] in {value.base, b.operand(value)}
-    if not same or scores is None or scores.op != "Softmax" or not _rows_have_entries(b, scores.inputs[0]):
-        return None
-    return [value]
+    return [value] if same and scan.is_softmax_of_entries(value.base) else None
 
 
-def _maker(b: Builder, name: str) -> ir.Node | None:
-    return next((node for node in reversed(b.nodes) if name in node.outputs), None)
+class _Scan:
+    """What masks by constants leave of values, wherever all else is finite."""
 
+    def __init__(self, b: Builder) -> None:
+        self._b = b
+        self.makers = {name: node for node in b.nodes for name in node.outputs}
 
-def _rows_have_entries(b: Builder, name: str) -> bool:
-    """Whether each row has a finite entry, and none is NaN or +inf, wherever the products are finite."""
-    if name in b.leaves:
-        return bool(np.isfinite(b.leaves[name].exact()).all())
-    if name in b.constants:
-        array = b.constants[name].astype(np.float64)
-        full = b.values[name].dynamic == frozenset() and array.ndim > 0
-        return full and not np.isnan(array).any() and bool(np.isfinite(array.max(axis=-1)).all())
-    maker = _maker(b, name)
-    if maker is None:
-        return False
-    if maker.op in {"MatMul", "Mul"}:
-        return not any(one in b.constants and not np.isfinite(b.constants[one]).all() for one in maker.inputs)
-    if maker.op == "Add":
-        masks = sum(one in b.constants for one in maker.inputs)
-        return masks <= 1 and all(_rows_have_entries(b, one) for one in maker.inputs)
-    rows = b.values[name].shape, b.values[maker.inputs[0]].shape
-    kept = maker.op == "Reshape" and rows[0] and rows[1] and rows[0][-1] == rows[1][-1]
-    return bool(kept) and _rows_have_entries(b, maker.inputs[0])
+    def is_softmax_of_entries(self, name: str) -> bool:
+        """Whether a value is a softmax along rows of which each has an entry."""
+        maker = self.makers.get(name)
+        if maker is None or maker.op != "Softmax":
+            return False
+        shape = self._b.values[name].shape
+        last = shape is not None and maker.attributes.get("axis") == len(shape) - 1
+        return last and self._rows_have_entries(maker.inputs[0])
+
+    def _rows_have_entries(self, name: str) -> bool:
+        """Whether each row has a finite entry, and none is NaN or +inf."""
+        b, maker = self._b, self.makers.get(name)
+        if name in b.constants:
+            array = b.constants[name].astype(np.float64)
+            full = b.values[name].dynamic == frozenset() and array.ndim > 0
+            return full and not np.isnan(array).any() and bool(np.isfinite(array.max(axis=-1)).all())
+        if maker is None:
+            return name in b.leaves and self._is_finite(name)  # an input may be a mask
+        if maker.op in {"MatMul", "Mul"}:
+            return self._is_finite(name)
+        if maker.op == "Add":
+            masks = [one for one in maker.inputs if one in b.inputs or not self._is_finite(one)]
+            return len(masks) <= 1 and all(map(self._rows_have_entries, masks))
+        rows = b.values[name].shape, b.values[maker.inputs[0]].shape
+        kept = maker.op == "Reshape" and rows[0] and rows[1] and rows[0][-1] == rows[1][-1]
+        return bool(kept) and self._rows_have_entries(maker.inputs[0])
+
+    def _is_finite(self, name: str) -> bool:
+        """Whether no infinite constant reaches a value, except through such a softmax."""
+        stack, seen = [name], {""}
+        while stack:
+            one = stack.pop()
+            if one in seen:
+                continue
+            seen.add(one)
+            held = self._b.constants.get(one)
+            if held is None and one in self._b.leaves:
+                held = self._b.leaves[one].exact()
+            if held is not None and held.dtype.kind != "b" and not np.isfinite(held.astype(np.float64)).all():
+                return False
+            if self.is_softmax_of_entries(one):
+                continue
+            maker = self.makers.get(one)
+            stack += maker.inputs if maker is not None else ()
+        return True

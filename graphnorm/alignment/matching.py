@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -145,7 +146,7 @@ def different_attribute(first: Mapping[str, Any], second: Mapping[str, Any], clo
 
 def _same(one: Any, two: Any, close: float) -> bool:
     if isinstance(one, float) and isinstance(two, float):
-        return one == two or abs(one - two) <= close * max(abs(one), abs(two))
+        return one == two or math.isclose(one, two, rel_tol=close)  # infinity is close to itself only
     return bool(np.array_equal(np.asarray(one), np.asarray(two)))
 
 

@@ -22,7 +22,7 @@ from graphnorm.permutation.symmetry import inverse, symmetry
 from graphnorm.proof.pairing import pair_weights
 from graphnorm.solver.problem import objective
 from graphnorm.sources import Source, open_model
-from graphnorm.verification.certificate import Certificate, check_certificate
+from graphnorm.verification.certificate import Certificate, check_certificate, violated_equation
 
 if TYPE_CHECKING:
     from graphnorm.canonical import Result
@@ -130,11 +130,22 @@ def judge(certificate: CertificateFile, first: Source, second: Source) -> Certif
     first.network.check_finite()
     second.network.check_finite()
     graph = build(first.network)
-    x, claims = certificate.log_scales, certificate.claims
-    if len(x) != graph.scales.constraints.count:
-        return _failed(broken, f"{len(x)} log-scales for {graph.scales.constraints.count} labels")
-    if not np.isfinite(x).all():
-        return _failed(broken, f"log-scale of label {int(np.flatnonzero(~np.isfinite(x))[0])} is not finite")
+    given, claims = certificate.log_scales, certificate.claims
+    if len(given) != graph.scales.constraints.count:
+        return _failed(broken, f"{len(given)} log-scales for {graph.scales.constraints.count} labels")
+    if not np.isfinite(given).all():
+        return _failed(
+            broken, f"log-scale of label {int(np.flatnonzero(~np.isfinite(given))[0])} is not finite"
+        )
+    wrong = violated_equation(graph, given)
+    if wrong:
+        return _failed(broken, wrong)
+    x = graph.log_scales(given[graph.solution.variables])  # satisfies the equations to the last digits
+    off = np.abs(given - x) > _SAME * (1 + np.abs(x))
+    if off.any():
+        return _failed(
+            broken, f"log-scale of label {int(np.flatnonzero(off)[0])} does not follow from others"
+        )
     allowed = symmetry(first.network)
     for factor, order in certificate.permutation.items():
         if allowed.sizes.get(factor) != len(order):

@@ -280,6 +280,7 @@ def resize(walk: Walk, node: Node) -> list[tuple[Axis, ...]]:
         kept = [axis for axis in axes if axis < 2 and len(node.inputs) > 3]
         still = [a for a in kept if walk.shape(node.inputs[0])[a] == walk.shape(node.outputs[0])[a]]
         safe = len(still) == len(kept) and node.text("coordinate_transformation_mode", "half_pixel") in _STILL
+        safe = safe and node.text("keep_aspect_ratio_policy", "stretch") == "stretch"
     else:
         safe = all(axis > 1 or scale == 1 for axis, scale in zip(axes, scales.ravel(), strict=False))
         safe = safe and node.text("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
@@ -311,16 +312,19 @@ def attention(walk: Walk, node: Node) -> list[tuple[Axis, ...]] | None:
 
 @rule("Einsum")
 def einsum(walk: Walk, node: Node) -> list[tuple[Axis, ...]] | None:
-    """One letter, one order."""
+    """One letter, one order; not where an axis of size 1 is broadcast."""
     equation = node.text("equation").replace(" ", "")
     left, arrow, right = equation.partition("->")
     if not arrow or "." in equation:
         return None
     letters: dict[str, Axis] = {}
+    sizes: dict[str, int] = {}
     for word, name in zip(left.split(","), node.inputs, strict=True):
         if len(set(word)) != len(word):
             return None
-        for letter, axis in zip(word, walk.axes(name), strict=True):
+        for letter, axis, size in zip(word, walk.axes(name), walk.shape(name), strict=True):
+            if sizes.setdefault(letter, size) != size:
+                return None
             if letter in letters:
                 walk.unite(letters[letter], axis)
             letters[letter] = axis

@@ -87,6 +87,7 @@ class Walk:
         self.network = network
         self.table = Axes()
         self.found: dict[str, tuple[Axis, ...]] = {}
+        self._asked: set[str] = set()
         for name in network.inputs:
             self.found[name] = self.fixed(network.values[name].shape or ())
         for name, array in network.weights.items():
@@ -103,8 +104,12 @@ class Walk:
         known = all(self.network.values[name].shape is not None for name in names)
         known = known and all(name in self.found for name in node.inputs if name)
         empty = known and any(0 in self.shape(name) for name in names)
+        self._asked.clear()
         results = apply(self, node) if apply is not None and known and not empty else None
-        if results is None:
+        if results is not None:  # a rule that never looks at an operand has said nothing about it
+            for name in {*node.inputs} - self._asked - {""}:
+                self.table.freeze(self.found[name])
+        if results is None or not all(map(self._fits, node.outputs, results)):
             for name in node.inputs:
                 if name:
                     self.table.freeze(self.found.get(name, ()))
@@ -136,6 +141,7 @@ class Walk:
     # What rules may ask and state.
 
     def axes(self, name: str) -> tuple[Axis, ...]:
+        self._asked.add(name)
         return self.found[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -180,6 +186,9 @@ class Walk:
                 self.unite(full[0], other)
             found.append(full[0] if full else self.table.new(size))
         return tuple(found)
+
+    def _fits(self, name: str, axes: tuple[Axis, ...]) -> bool:
+        return not name or tuple(map(self._length, axes)) == self.shape(name)
 
     def _length(self, axis: Axis) -> int:
         return sum(self.table.length(segment) for segment in axis)

@@ -8,16 +8,18 @@ powers of two).  Weights without a coefficient must be the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.coefficients import coefficient
+from graphnorm.coefficients import LOG2, coefficient
 from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.scales.demands import Demand
+from graphnorm.scales.labels import align
 
+_WHOLE = 1e-6  # distance of a power of two's exponent from an integer
 _EQUATION_TOLERANCE = 1e-9  # log-scales are float64; the largest |x| in practice is below 100
 
 
@@ -71,7 +73,7 @@ def check_certificate(
         slack: admitted rounding, in half ulps (1 for weights rounded once).
         computed: weights that were computed: theirs are half ulps of the sums behind them, and twice as many.
     """
-    failure = _violated_equation(graph, x)
+    failure = violated_equation(graph, x) or (_no_power_of_two(graph, x) if exact else "")
     if failure:
         return Certificate(False, False, np.inf, failure)
     demands: dict[str, list[Demand]] = {}
@@ -89,22 +91,59 @@ def check_certificate(
             distance, exactly = _distance_of_sums(old, other, factor, sums) / 2, False
         else:
             distance, exactly = _distance(old, other, factor)
-        if not distance <= slack * (1 + 1e-6):
+        pinned = sums is None and _moves_pinned(graph, demands.get(name, []), old, other, factor)
+        if pinned or not distance <= slack * (1 + 1e-6):
             return Certificate(
-                False, False, distance, f"weight {name!r} is {distance:.3g} half ulps off its coefficient"
+                False,
+                False,
+                distance,
+                f"weight {name!r} is {distance:.3g} half ulps off its coefficient{', which is 1' * pinned}",
             )
         worst, all_exact = max(worst, distance), all_exact and exactly
     return Certificate(True, all_exact, worst)
 
 
-def _violated_equation(graph: RescalingGraph, x: Floats) -> str:
+def violated_equation(graph: RescalingGraph, x: Floats) -> str:
+    """The first equation that log-scales do not satisfy; empty if they satisfy all."""
     if x[0] != 0.0:
         return "the pinned label has a scale"
     for batch in graph.scales.constraints.rows:
-        residual = np.abs(x[batch.labels] @ np.array(batch.coefficients)).max(initial=0.0)
-        if not residual <= _EQUATION_TOLERANCE * (1 + np.abs(x[batch.labels]).max(initial=0.0)):
-            return f"equation of {graph.node_label(batch.node)} ({batch.reason}) is off by {residual:.3g}"
+        scales = x[batch.labels]
+        residual = np.abs(scales @ np.array(batch.coefficients))
+        # Row by row: a large scale must not hide what is wrong with others.
+        wrong = ~(residual <= _EQUATION_TOLERANCE * (1 + np.abs(scales).max(axis=-1, initial=0.0)))
+        if wrong.any():
+            worst = residual[wrong].max()
+            return f"equation of {graph.node_label(batch.node)} ({batch.reason}) is off by {worst:.3g}"
     return ""
+
+
+def _no_power_of_two(graph: RescalingGraph, x: Floats) -> str:
+    """Rounding to powers of two keeps the equations only where there is nothing to round."""
+    fractional = (d for d in graph.demands if any(c != round(c) for c, _ in d.terms))
+    for scales in (x, *(graph.demand_scale(demand, x) for demand in fractional)):
+        powers = np.asarray(scales) / LOG2
+        off = np.abs(powers - np.rint(powers)).max(initial=0.0)
+        if not off <= _WHOLE:
+            return f"a coefficient is no power of two: its exponent is off by {off:.3g}"
+    return ""
+
+
+def _moves_pinned(
+    graph: RescalingGraph, demands: Sequence[Demand], old: ir.Array, new: ir.Array, factor: Floats
+) -> bool:
+    """Whether an entry differs that no rescaling may change: its consumer may not be continuous."""
+    changed = (old != new) & ((old == old) | (new == new)) & (factor == 1.0)
+    if not changed.any():
+        return False
+    free = np.diff(graph.solution.basis.indptr) > 0  # labels that are not 0 in all solutions
+    index = np.arange(old.size).reshape(old.shape)
+    loose = np.zeros(old.size, dtype=bool)
+    for demand in demands:
+        region = demand.region(index)
+        for _, labels in demand.terms:
+            loose[region.ravel()] |= np.broadcast_to(align(free[labels], region.ndim), region.shape).ravel()
+    return bool((changed.ravel() & ~loose).any())
 
 
 def _distance(old: ir.Array, new: ir.Array, factor: Floats) -> tuple[float, bool]:
