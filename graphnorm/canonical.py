@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
-from graphnorm.coefficients import LOG2, Rescaled, lattice, powers_of_two, rescale
+from graphnorm.coefficients import Rescaled
+from graphnorm.confirming import failure_of, log_scales_of, measured_on, permuted, prove
 from graphnorm.errors import InputError, NotEquivalentError
+from graphnorm.fitting import ROUNDS, fit
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.objective import build_problem, energy_by_weight
 from graphnorm.permutation.order import canonical_order
-from graphnorm.permutation.symmetry import Permutation, inverse, symmetry
+from graphnorm.permutation.symmetry import Permutation, symmetry
 from graphnorm.report import Report, Verification, degenerate_groups
-from graphnorm.solver.problem import Problem, objective
-from graphnorm.solver.rounding import integer_descent
 from graphnorm.solver.solve import METHODS, Solution, solve
 from graphnorm.sources import Source, open_model
-from graphnorm.verification.certificate import check_certificate
-from graphnorm.verification.layers import first_difference, inexact_variables
-from graphnorm.verification.measure import Runner, battery, measure
-from graphnorm.verification.rewriting import first_departure
+from graphnorm.verification.layers import inexact_variables
+from graphnorm.verification.measure import battery
 
 MODES = ("optimal", "exact")
 Progress = Callable[[str], None]
 _MEMORY = 1.25  # of the weights' bytes: what the solver may hold beside them
-_ROUNDS = 8  # of freezing channels whose coefficients leave the float format
 
 
 @dataclass(frozen=True)
@@ -138,9 +134,9 @@ def canonicalize(
             watch=lambda at, cycles, seen: tell(f"solving: cycle {cycles}, imbalance {seen:.1e}"),
         )  # fmt: skip
 
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         tell("solving")
-        solution, rescaled, z, final = _solve(graph, problem, mode == "exact", solved, frozen, memory)
+        solution, rescaled, z, final = fit(graph, problem, mode == "exact", solved, frozen, memory)
         clock.lap("solve")
         emitted, verification = _applied(
             original, source, graph, rescaled, z, mode, verify, device, tell, clock
@@ -152,13 +148,13 @@ def canonicalize(
         if frozen[underflow].all():
             break
         frozen[underflow] = True
-    x = _log_scales(graph, z, mode == "exact")
+    x = log_scales_of(graph, z, mode == "exact")
     weights: Mapping[str, ir.Array] = rescaled.weights
     permutation: Permutation = {}
     if permute:
         tell("ordering channels")
         weights, permutation = _ordered(graph, rescaled)
-        emitted, verification = _permuted(
+        emitted, verification = permuted(
             original, source, graph, weights, permutation, x, verify, device, verification
         )
         clock.lap("permute")
@@ -231,16 +227,16 @@ def _applied(
     verification = Verification("not verified")
     if verify:
         tell("checking the certificate")
-        verification = _prove(original, graph, rescaled, z, mode == "exact")
+        verification = prove(original, graph, rescaled, z, mode == "exact")
         clock.lap("verify")
     tell("applying")
     emitted = source.emit(rescaled.weights)
     clock.lap("apply")
     if verify:
         tell("measuring")
-        verification = _measured(original, source.runner(emitted, device), verification, device)
+        verification = measured_on(original, source.runner(emitted, device), verification, device)
         if verification.verdict == "differs":
-            raise NotEquivalentError(_failure(source, emitted, graph, graph.log_scales(z), verification))
+            raise NotEquivalentError(failure_of(source, emitted, graph, graph.log_scales(z), verification))
         clock.lap("verify")
     return emitted, verification
 
@@ -253,68 +249,6 @@ def _underflow(source: Source, graph: RescalingGraph, z: Floats) -> npt.NDArray[
         for _, inputs in battery(source.network, source.example)
     ]
     return np.unique(np.concatenate(found))
-
-
-def _solve(
-    graph: RescalingGraph,
-    problem: Problem,
-    exact: bool,
-    solved: Callable[[npt.NDArray[np.bool_]], Solution],
-    held: npt.NDArray[np.bool_],
-    memory: int,
-) -> tuple[Solution, Rescaled, Floats, float]:
-    """Solve and apply; channels that are `held` or don't fit the float format stay at 1.
-
-    Returns:
-        The solution, new weights, log-scales (on the lattice in exact mode) and the objective there.
-    """
-    frozen = held.copy()
-    for attempt in itertools.count():
-        solution = solved(frozen)
-        z, final = solution.z, solution.after
-        if exact:
-            z, final = _rounded(graph, problem, solution, frozen, memory)
-        rescaled = rescale(graph, z, exact)
-        if not len(rescaled.lost):
-            break
-        misfit = rescaled.lost
-        if attempt >= _ROUNDS:
-            misfit = np.flatnonzero(np.isin(problem.groups, problem.groups[misfit]))
-        if frozen[misfit].all():
-            misfit = np.arange(problem.count)
-        frozen[misfit] = True
-    return solution, replace(rescaled, lost=np.flatnonzero(frozen)), z, final
-
-
-def _rounded(
-    graph: RescalingGraph, problem: Problem, solution: Solution, frozen: npt.NDArray[np.bool_], memory: int
-) -> tuple[Floats, float]:
-    """The best powers of two that integer descent finds near the optimum; never worse than no change."""
-    movable = ~frozen
-    movable[solution.degenerate] = False
-    if not np.isfinite(problem.p):
-        z = powers_of_two(graph, solution.z)
-        final = objective(problem, z)
-    else:
-        z, final = integer_descent(problem, powers_of_two(graph, solution.z), lattice(graph), movable, memory)
-    return (z, final) if final <= solution.before else (np.zeros_like(z), solution.before)
-
-
-def _prove(
-    original: Source, graph: RescalingGraph, rescaled: Rescaled, z: Floats, exact: bool
-) -> Verification:
-    x = _log_scales(graph, z, exact)
-    certificate = check_certificate(graph, {**graph.network.weights, **rescaled.weights}, x, exact)
-    if graph.network is not original.network:
-        departure = first_departure(original.network, graph.network)
-        if departure:
-            certificate = replace(certificate, valid=False, failure=f"rewriting clips changed {departure}")
-    return Verification("proved" if certificate.valid else "differs", certificate)
-
-
-def _log_scales(graph: RescalingGraph, z: Floats, exact: bool) -> Floats:
-    x = graph.log_scales(z)
-    return np.asarray(np.rint(x / LOG2) * LOG2) if exact else x
 
 
 def _ordered(graph: RescalingGraph, rescaled: Rescaled) -> tuple[dict[str, ir.Array], Permutation]:
@@ -334,50 +268,6 @@ def _ordered(graph: RescalingGraph, rescaled: Rescaled) -> tuple[dict[str, ir.Ar
         for name, array in moved.items()
         if name in rescaled.weights or array is not weights[name]
     }, permutation
-
-
-def _permuted(
-    original: Source,
-    source: Source,
-    graph: RescalingGraph,
-    weights: Mapping[str, ir.Array],
-    permutation: Permutation,
-    x: Floats,
-    verify: bool,
-    device: str,
-    verification: Verification,
-) -> tuple[Any, Verification]:
-    """The emitted model with permuted weights, verified once more."""
-    emitted = source.emit(weights)
-    if not verify:
-        return emitted, verification
-    back = symmetry(graph.network).apply(inverse(permutation), {**graph.network.weights, **weights})
-    certificate = check_certificate(graph, back, x)
-    proof = Verification("proved" if certificate.valid else "differs", certificate)
-    measured = _measured(original, source.runner(emitted, device), proof, device)
-    if measured.verdict == "differs":
-        raise NotEquivalentError(
-            f"{source.network.name}: permuted, it is not the same function: {measured.failure}"
-        )
-    return emitted, measured
-
-
-def _measured(original: Source, emitted: Runner, verification: Verification, device: str) -> Verification:
-    inputs = battery(original.network, original.example)
-    measurement = measure(original.runner(original.model, device), emitted, inputs)
-    verdict = verification.verdict if measurement.agrees else "differs"
-    return Verification(verdict, verification.certificate, measurement)
-
-
-def _failure(
-    source: Source, emitted: Any, graph: RescalingGraph, x: Floats, verification: Verification
-) -> str:
-    message = f"{source.network.name}: the rescaled model is not the same function: {verification.failure}"
-    _, inputs = battery(source.network, source.example)[0]
-    layer = first_difference(
-        graph, source.hidden_values(source.model, inputs), source.hidden_values(emitted, inputs), x
-    )
-    return f"{message}; the first layer that parts is {layer}" if layer else message
 
 
 class _Clock:

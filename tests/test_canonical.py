@@ -265,7 +265,7 @@ def test_a_wrong_coefficient_is_caught_and_nothing_is_emitted(monkeypatch: pytes
         weight[7, 1, 1, 1] *= np.float32(1.01)
         return coefficients.Rescaled({**found.weights, "2.weight": weight}, found.coefficients, found.lost)
 
-    monkeypatch.setattr("graphnorm.canonical.rescale", planted)
+    monkeypatch.setattr("graphnorm.fitting.rescale", planted)
     with pytest.raises(
         graphnorm.NotEquivalentError, match=r"weight '2\.weight' is .* half ulps off"
     ) as error:

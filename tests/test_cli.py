@@ -203,7 +203,7 @@ class TestCanonicalize:
     def test_planted_error_exits_1_and_writes_nothing(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("graphnorm.canonical.rescale", off_by_one_percent)
+        monkeypatch.setattr("graphnorm.fitting.rescale", off_by_one_percent)
         for model, out in (("a.onnx", "b.onnx"), ("cli_zoo:mlp", "b.safetensors")):
             before = files(folder)
             result = run("canonicalize", model, "-o", out, "--json", "r.json")

@@ -51,7 +51,10 @@ MAY_IMPORT = {
     "permutation": "errors ir scales graph solver objective coefficients",
     "proof": "errors ir scales graph alignment permutation verification",
     "report": "errors ir graph verification proof",
-    "canonical": "errors ir graph solver objective coefficients verification sources report permutation",
+    "fitting": "graph solver coefficients",
+    "confirming": "errors ir graph coefficients verification sources report permutation",
+    "canonical": "errors ir graph solver objective coefficients verification sources report permutation "
+    "fitting confirming",
     "training": "errors ir scales objective sources",
     "equivalence": "errors ir proof verification sources report",
     "certificates": "errors ir graph solver objective permutation proof verification sources canonical",

@@ -1,0 +1,86 @@
+"""Proof and measurement that a rewritten model is the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from graphnorm import ir
+from graphnorm.coefficients import LOG2, Rescaled
+from graphnorm.errors import NotEquivalentError
+from graphnorm.graph import Floats, RescalingGraph
+from graphnorm.permutation.symmetry import Permutation, inverse, symmetry
+from graphnorm.report import Verification
+from graphnorm.sources import Source
+from graphnorm.verification.certificate import check_certificate
+from graphnorm.verification.layers import first_difference
+from graphnorm.verification.measure import Runner, battery, measure
+from graphnorm.verification.rewriting import first_departure
+
+
+def prove(
+    original: Source, graph: RescalingGraph, rescaled: Rescaled, z: Floats, exact: bool
+) -> Verification:
+    """The certificate of a rescaling; of the rewriting before it too, if there was one."""
+    x = log_scales_of(graph, z, exact)
+    certificate = check_certificate(graph, {**graph.network.weights, **rescaled.weights}, x, exact)
+    if graph.network is not original.network:
+        departure = first_departure(original.network, graph.network)
+        if departure:
+            certificate = replace(certificate, valid=False, failure=f"rewriting clips changed {departure}")
+    return Verification("proved" if certificate.valid else "differs", certificate)
+
+
+def log_scales_of(graph: RescalingGraph, z: Floats, exact: bool) -> Floats:
+    """Log-scale of each label; in exact mode whole multiples of log 2."""
+    x = graph.log_scales(z)
+    return np.asarray(np.rint(x / LOG2) * LOG2) if exact else x
+
+
+def permuted(
+    original: Source,
+    source: Source,
+    graph: RescalingGraph,
+    weights: Mapping[str, ir.Array],
+    permutation: Permutation,
+    x: Floats,
+    verify: bool,
+    device: str,
+    verification: Verification,
+) -> tuple[Any, Verification]:
+    """The emitted model with permuted weights, verified once more."""
+    emitted = source.emit(weights)
+    if not verify:
+        return emitted, verification
+    back = symmetry(graph.network).apply(inverse(permutation), {**graph.network.weights, **weights})
+    certificate = check_certificate(graph, back, x)
+    proof = Verification("proved" if certificate.valid else "differs", certificate)
+    measured = measured_on(original, source.runner(emitted, device), proof, device)
+    if measured.verdict == "differs":
+        raise NotEquivalentError(
+            f"{source.network.name}: permuted, it is not the same function: {measured.failure}"
+        )
+    return emitted, measured
+
+
+def measured_on(original: Source, emitted: Runner, verification: Verification, device: str) -> Verification:
+    """A proof, and what both models give on the battery of inputs."""
+    inputs = battery(original.network, original.example)
+    measurement = measure(original.runner(original.model, device), emitted, inputs)
+    verdict = verification.verdict if measurement.agrees else "differs"
+    return Verification(verdict, verification.certificate, measurement)
+
+
+def failure_of(
+    source: Source, emitted: Any, graph: RescalingGraph, x: Floats, verification: Verification
+) -> str:
+    """What a rescaled model that is not the same function differs in."""
+    message = f"{source.network.name}: the rescaled model is not the same function: {verification.failure}"
+    _, inputs = battery(source.network, source.example)[0]
+    layer = first_difference(
+        graph, source.hidden_values(source.model, inputs), source.hidden_values(emitted, inputs), x
+    )
+    return f"{message}; the first layer that parts is {layer}" if layer else message
