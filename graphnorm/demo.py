@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
 
 
@@ -44,7 +44,8 @@ def run_demo(folder: Path) -> None:
         onnx_result = canonicalize(model, image.numpy(), progress=lambda stage: tell(f"CNN: {stage}"))
         folder.mkdir(parents=True, exist_ok=True)
         tell("drawing")
-        _write_original(model.SerializeToString(), folder / "cnn.onnx")
+        with replacing(folder / "cnn.onnx") as original:
+            original.write_bytes(model.SerializeToString())
         onnx_result.source.save(onnx_result.model, folder / "cnn.canonical.onnx", True)
         reports = {"resnet18c": torch_result.report, "cnn": onnx_result.report}
         for name, report in reports.items():
@@ -55,9 +56,3 @@ def run_demo(folder: Path) -> None:
     for name, report in reports.items():
         out.print(display.report_table(report, report.model, str(folder / f"{name}.png")))
     out.print(f"written to {folder}: resnet18c.png, cnn.png, cnn.onnx, cnn.canonical.onnx, report.json")
-
-
-def _write_original(content: bytes, path: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-        stream.write(content)
-    Path(stream.name).replace(path)

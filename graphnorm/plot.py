@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,4 +68,5 @@ def save_energy(energy: Mapping[str, tuple[float, float]], path: Path, title: st
     Raises:
         InputError: see `energy_figure`.
     """
-    energy_figure(energy, title, p).savefig(path, format="png")
+    with replacing(path) as temporary:
+        energy_figure(energy, title, p).savefig(temporary, format="png")

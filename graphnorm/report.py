@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.atomic import replacing
 from graphnorm.graph import Cause, RescalingGraph
 from graphnorm.proof.prove import Structure
 from graphnorm.verification.certificate import Certificate
@@ -184,12 +184,8 @@ class CheckReport:
         """
         if self.counterexample is None:
             raise ValueError("there is no counterexample: no difference was found")
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp.npz")
-        try:
-            np.savez(temporary, allow_pickle=False, **self.counterexample)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as stream:  # else savez adds a suffix
+            np.savez(stream, allow_pickle=False, **self.counterexample)
 
 
 def degenerate_groups(graph: RescalingGraph, variables: Any) -> dict[str, int]:

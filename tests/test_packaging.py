@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "ir": "errors",
     "nn": "errors",
     "threads": "",
+    "atomic": "",
     "frontends": "errors ir",
     "scales": "errors ir",
     "graph": "errors ir scales",
@@ -43,35 +44,36 @@ MAY_IMPORT = {
     "powers": "errors ir solver",
     "objective": "errors ir scales graph solver powers",
     "coefficients": "errors ir scales graph threads",
-    "emission": "errors ir frontends",
+    "emission": "atomic errors ir frontends",
     "verification": "errors ir scales graph coefficients frontends emission",
     "sources": "errors ir clips frontends emission verification",
     "tracing": "errors graph sources",
     "alignment": "errors ir scales",
     "permutation": "errors ir scales graph solver objective coefficients",
     "proof": "errors ir scales graph alignment permutation verification",
-    "report": "errors ir graph verification proof",
+    "report": "atomic errors ir graph verification proof",
     "fitting": "graph solver coefficients",
     "confirming": "errors ir graph coefficients verification sources report permutation",
     "canonical": "errors ir graph solver objective coefficients verification sources report permutation "
     "fitting confirming",
     "training": "errors ir scales objective sources",
     "equivalence": "errors ir proof verification sources report",
-    "certificates": "errors ir graph solver objective permutation proof verification sources canonical",
+    "certificates": "atomic errors ir graph solver objective permutation proof verification sources "
+    "canonical",
     "fingerprint": "errors ir graph solver objective alignment permutation sources",
     "__init__": "errors graph tracing report canonical equivalence training",
     "passes": "errors ir nn clips frontends emission verification __init__",
     "explain": "errors ir scales graph solver objective report",
-    "pictures": "errors ir scales graph objective explain",
-    "plot": "errors report",
+    "pictures": "atomic errors ir scales graph objective explain",
+    "plot": "atomic errors report",
     "model_inputs": "errors ir frontends",
     "model_zoo": "errors ir model_inputs",
     "model_spec": "errors ir frontends model_inputs model_zoo",
     "demo_models": "errors ir",
     "operator_table": "errors frontends scales",
-    "cli": "errors graph tracing report canonical equivalence explain plot model_inputs model_spec model_zoo "
-    "operator_table pictures certificates fingerprint",
-    "demo": "errors canonical report plot demo_models cli",  # the body of a command
+    "cli": "atomic errors graph tracing report canonical equivalence explain plot model_inputs model_spec "
+    "model_zoo operator_table pictures certificates fingerprint",
+    "demo": "atomic errors canonical report plot demo_models cli",  # the body of a command
     "__main__": "cli",
 }
 # Functions that import the other way, when they are called.

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import platform
 import statistics
 import time
@@ -35,6 +34,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import graphnorm
+from graphnorm.atomic import replacing
 from tools.experiments.networks import CifarNV, ResNet, fully_connected
 
 Make = Callable[[str], nn.Module]
@@ -165,9 +165,10 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        temporary = options.json.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**machine, **vars(options), "json": "", "ms": results}, indent=1))
-        os.replace(temporary, options.json)
+        with replacing(options.json) as temporary:
+            temporary.write_text(
+                json.dumps({**machine, **vars(options), "json": "", "ms": results}, indent=1)
+            )
 
 
 def show(results: dict[str, dict[str, float]]) -> None:

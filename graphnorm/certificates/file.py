@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
 
 FORMAT, VERSION = "graphnorm certificate", 1
@@ -82,12 +82,8 @@ def write(path: Path, claims: Claims, vectors: bytes) -> None:
     """Write both files, each atomically, the vectors first."""
     text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(claims)}, indent=2) + "\n"
     for target, data in ((vectors_path(path), vectors), (path, text.encode())):
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
+        with replacing(target) as temporary:
             temporary.write_bytes(data)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def read(path: Path) -> CertificateFile:

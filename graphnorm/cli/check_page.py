@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import uuid
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphnorm.atomic import replacing
 from graphnorm.cli.check_table import stages
 
 if TYPE_CHECKING:
@@ -23,12 +23,8 @@ _WIDTH, _HEIGHT, _ROW = 760, 160, 16
 
 def write_page(report: CheckReport, first: str, second: str, path: Path, saved: str = "") -> None:
     """Write the page (atomically); it needs nothing but itself."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(page(report, first, second, saved), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def page(report: CheckReport, first: str, second: str, saved: str = "") -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
 
 STDOUT = "-"
@@ -119,13 +119,8 @@ def write_json(report: Mapping[str, Any], target: str | None) -> None:
     if target == STDOUT:
         typer.echo(text)
         return
-    path = Path(target)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(Path(target)) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

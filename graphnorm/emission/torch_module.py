@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch_tensors import dtype_name, has_own_entries, to_tensor
 from graphnorm.ir import Array
@@ -111,13 +112,8 @@ def save_torch(model: nn.Module | ExportedProgram, path: str | os.PathLike[str],
         raise InputError(f"{path}: unknown suffix {path.suffix!r}, expected .pt2 or .safetensors")
     if path.exists() and not force:
         raise InputError(f"{path} exists already; pass --force (force=True) to replace it")
-    # the same folder, hence the same file system: the final rename is atomic
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with replacing(path) as temporary:
         _write(model, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write(model: nn.Module | ExportedProgram, path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import uuid
 from pathlib import Path
 
+from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
 from graphnorm.graph import RescalingGraph
 from graphnorm.pictures.dot import write_dot
@@ -69,12 +69,8 @@ def save(picture: Picture, path: Path) -> None:
     """
     check_format(path)
     data = render(picture, path.suffix)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def render(picture: Picture, suffix: str) -> bytes:

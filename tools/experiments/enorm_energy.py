@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from rich.table import Table
 from torch import nn
 
 import graphnorm
+from graphnorm.atomic import replacing
 from tools.experiments.networks import fully_connected, resnet18_type_c
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -89,9 +89,8 @@ def main() -> None:
         for name in NETWORKS:
             found += [trajectory(name, c, options.cycles, progress, task) for c in options.c]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = options.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found))
-    os.replace(temporary, options.out)
+    with replacing(options.out) as temporary:
+        temporary.write_text(json.dumps(found))
     draw(found, options.out.with_suffix(".png"))
     table = Table("network", "c", "objective before", "1 cycle", "10 cycles", f"{options.cycles} cycles")
     for run in found:

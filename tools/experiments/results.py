@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from graphnorm.atomic import replacing
 
 
 class Results:
@@ -23,9 +24,8 @@ class Results:
     def add(self, settings: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         self.runs.append({"settings": dict(settings), **found})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"runs": self.runs}, indent=1))
-        os.replace(temporary, self.path)
+        with replacing(self.path) as temporary:
+            temporary.write_text(json.dumps({"runs": self.runs}, indent=1))
 
     def table(self, keys: Sequence[str], value: str) -> dict[tuple[Any, ...], tuple[float, float, int]]:
         """Mean, standard deviation and number over seeds, by the settings `keys`."""

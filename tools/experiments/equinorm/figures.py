@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from graphnorm.atomic import replacing
+
 LABELS = {
     "batch": "BatchNorm",
     "group": "GroupNorm",
@@ -39,6 +41,5 @@ def draw(summary: dict[str, Any], title: str, file: Path) -> None:
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(title)
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name("part-" + file.name)
-    figure.savefig(part, dpi=130)
-    part.replace(file)
+    with replacing(file) as part:
+        figure.savefig(part, dpi=130)

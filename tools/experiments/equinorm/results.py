@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from graphnorm.atomic import replacing
+
 
 def saved(file: Path, content: bytes) -> None:
     """Write a file atomically."""
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(content)
-    part.replace(file)
+    with replacing(file) as part:
+        part.write_bytes(content)
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import nn
 
+from graphnorm.atomic import replacing
 from tools.experiments.equinorm.data import CLASSES, Images, augmented
 from tools.experiments.equinorm.networks import NETWORKS
 from tools.experiments.equinorm.recipes import Recipe, mixing, schedule
@@ -116,8 +117,8 @@ def train(
         for name, value in measured.items():
             curves[name].append(value)
         saved(file, json.dumps(result, indent=1).encode())
-        torch.save({"epochs": len(curves["loss"]), "run": run.state()}, checkpoint.with_suffix(".part"))
-        checkpoint.with_suffix(".part").replace(checkpoint)
+        with replacing(checkpoint) as part:
+            torch.save({"epochs": len(curves["loss"]), "run": run.state()}, part)
     checkpoint.unlink(missing_ok=True)
     saved(file, json.dumps({**result, "complete": True}, indent=1).encode())
     return result
