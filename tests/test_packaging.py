@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "confirming": "errors ir graph coefficients verification sources report permutation",
     "canonical": "errors ir graph solver objective coefficients verification sources report permutation "
     "fitting confirming",
-    "training": "errors ir scales objective sources",
+    "training": "errors ir scales solver objective sources",
     "equivalence": "errors ir proof verification sources report",
     "certificates": "atomic errors ir graph solver objective permutation proof verification sources "
     "canonical",

@@ -168,7 +168,10 @@ def reduce(b: Builder, op: str, term: Data, axes: Sequence[int]) -> Data:
 
 
 def matmul(b: Builder, first: Term, second: Term) -> Term:
-    """Matrix product; rows of a product with a matrix of weights are flattened, equal batches too."""
+    """Matrix product, of operands of rank 2 or more.
+
+    Rows of a product with a matrix of weights are flattened, equal batches too.
+    """
     one, two = b.leaf(first), b.leaf(second)
     if one is not None and two is not None:
         return leaves.contract(one, two)
@@ -177,8 +180,6 @@ def matmul(b: Builder, first: Term, second: Term) -> Term:
         flat = b.reshape(first, (rows, first.shape[-1]))
         result = _product(b, flat, two, (rows, two.shape[1]))
         return b.reshape(result, (*first.shape[:-1], two.shape[1]))
-    if min(len(first.shape), len(second.shape)) < 2:
-        raise NotImplementedError
     batch = tuple(int(n) for n in np.broadcast_shapes(first.shape[:-2], second.shape[:-2]))
     full = (*batch, first.shape[-2], second.shape[-1])
     if first.shape[:-2] == second.shape[:-2] and isinstance(first, Data) and isinstance(second, Data):

@@ -15,7 +15,7 @@ import scipy.sparse.linalg
 
 from graphnorm.solver.arrays import Array, add_at
 from graphnorm.solver.blocks import CompiledBlock
-from graphnorm.solver.cyclic import sweep
+from graphnorm.solver.cyclic import sweeps
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.method import Limits, Run
 from graphnorm.solver.problem import Floats, Integers
@@ -113,15 +113,7 @@ class Coarse:
 def coarse(at: Descent, limits: Limits) -> Run:
     """A coarse correction before each sweep."""
     correction = Coarse(at)
-    cycles, left = 0, at.imbalance()
-    while left > limits.tol and cycles < limits.max_cycles:
-        at.move_to(at.z + correction.shift())
-        seen = sweep(at)
-        cycles += 1
-        limits.tell(at, cycles, seen)
-        if seen <= limits.tol or cycles == limits.max_cycles:
-            left = at.imbalance()
-    return Run(cycles, left)
+    return sweeps(at, limits, lambda: at.move_to(at.z + correction.shift()))
 
 
 def _members(at: Descent, profile: Integers) -> Array:

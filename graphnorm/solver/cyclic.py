@@ -8,6 +8,8 @@ D = 1 unless a weight joins a group to itself).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphnorm.solver.arrays import Array
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.groups import Group
@@ -31,8 +33,15 @@ def update(at: Descent, group: Group, rising: Array, falling: Array, relax: floa
 
 def cyclic(at: Descent, limits: Limits) -> Run:
     """Sweeps alone: hundreds of them in deep networks."""
+    return sweeps(at, limits)
+
+
+def sweeps(at: Descent, limits: Limits, correct: Callable[[], None] | None = None) -> Run:
+    """Sweeps, each after a correction if there is one."""
     cycles, left = 0, at.imbalance()
     while left > limits.tol and cycles < limits.max_cycles:
+        if correct is not None:
+            correct()
         seen = sweep(at)
         cycles += 1
         limits.tell(at, cycles, seen)

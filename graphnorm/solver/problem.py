@@ -95,7 +95,7 @@ def merged(forms: sp.csr_array) -> tuple[Gather | None, sp.csr_array]:
             return None, forms
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     else:
-        rows = _form_keys(forms, lengths)
+        rows = form_keys(forms)
         _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     inverse = inverse.reshape(-1)
     if len(first) == len(inverse):
@@ -103,8 +103,12 @@ def merged(forms: sp.csr_array) -> tuple[Gather | None, sp.csr_array]:
     return Gather(inverse, len(first)), sp.csr_array(forms[first])
 
 
-def _form_keys(forms: sp.csr_array, lengths: Integers) -> Floats:
-    """One row of numbers per form that is equal exactly for equal forms: indices and coefficients."""
+def form_keys(forms: sp.csr_array) -> Floats:
+    """One row of numbers per form that is equal exactly for equal forms: indices and coefficients.
+
+    Indices are sorted, without duplicates.
+    """
+    lengths = np.diff(forms.indptr)
     width = int(lengths.max(initial=0))
     key = np.full((forms.shape[0], 2 * width + 1), -1.0)
     key[:, 0] = lengths

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from graphnorm.solver.problem import form_keys
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
@@ -34,7 +36,7 @@ class Forms:
         rows.sum_duplicates()
         rows.eliminate_zeros()
         rows.sort_indices()
-        key = _keys(rows)
+        key = form_keys(rows)
         _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)
         numbers = np.array([self._number(rows, int(row)) for row in first], dtype=np.int64)
         return np.asarray(numbers[inverse.reshape(-1)])
@@ -64,16 +66,3 @@ class Forms:
     @property
     def _width(self) -> int:
         return max(1, *(len(index) for index, _ in self._rows))
-
-
-def _keys(rows: sp.csr_array) -> Floats:
-    """One row of numbers per form, equal exactly for equal forms."""
-    lengths = np.diff(rows.indptr)
-    width = int(lengths.max(initial=0))
-    key = np.full((rows.shape[0], 2 * width + 1), -1.0)
-    key[:, 0] = lengths
-    entry = np.repeat(np.arange(rows.shape[0]), lengths)
-    place = np.arange(rows.nnz) - np.repeat(rows.indptr[:-1], lengths)
-    key[entry, 1 + place] = rows.indices
-    key[entry, 1 + width + place] = rows.data
-    return key
