@@ -185,6 +185,13 @@ class TestCanonicalize:
         report = json.loads(again.stdout)
         assert report["weights"] == "m.safetensors"
         assert report["objective"]["after"] == pytest.approx(report["objective"]["before"], rel=1e-6)
+        compared = ("fingerprint", "cli_zoo:mlp", "--compare", "cli_zoo:mlp", "--json", "-")
+        same = run(*compared, "--other-weights", "m.safetensors")
+        assert same.exit_code == 0, same.stderr
+        assert len(json.loads(same.stdout)["fingerprints"]) == 2
+        alone = run("fingerprint", "cli_zoo:mlp", "--other-weights", "m.safetensors")
+        assert alone.exit_code == 2
+        assert "--compare OTHER" in alone.stderr
 
     def test_real_inputs_from_a_file(self, folder: Path) -> None:
         np.save("x.npy", np.ones((3, 4), np.float32))

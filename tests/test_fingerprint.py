@@ -152,4 +152,5 @@ def test_command_line(tmp_path: Path) -> None:
     assert found.exit_code == 1
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["differences"]
-    assert np.isfinite(report["fingerprints"][one]["path_norms"]["l1"])
+    assert [item["model"] for item in report["fingerprints"]] == [one, two]
+    assert np.isfinite(report["fingerprints"][0]["path_norms"]["l1"])

@@ -18,6 +18,14 @@ from graphnorm.cli.commands import (
     app,
 )
 from graphnorm.cli.group import NOT_EQUIVALENT
+from graphnorm.errors import InputError
+
+WeightsOfA = Annotated[
+    Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
+]
+WeightsOfB = Annotated[
+    Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
+]
 
 
 @app.command()
@@ -25,12 +33,8 @@ def check(
     a: Annotated[str, typer.Argument(metavar="A", help="The reference. " + MODEL)],
     b: Annotated[str, typer.Argument(metavar="B", help="The model to judge, of any of these kinds.")],
     inputs: InputOption = None,
-    weights_a: Annotated[
-        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
-    ] = None,
-    weights_b: Annotated[
-        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
-    ] = None,
+    weights_a: WeightsOfA = None,
+    weights_b: WeightsOfB = None,
     permutations: Annotated[
         bool,
         typer.Option("--permutations/--no-permutations", help="Look for permuted hidden channels too."),
@@ -103,12 +107,8 @@ def verify_certificate(
     b: Annotated[str, typer.Argument(metavar="B", help="The re-parameterised model.")],
     certificate: Annotated[Path, typer.Argument(metavar="CERT.json", help="Of canonicalize --certificate.")],
     inputs: InputOption = None,
-    weights_a: Annotated[
-        Path | None, typer.Option("--weights-a", help="Weights (.safetensors) of A, a module by name.")
-    ] = None,
-    weights_b: Annotated[
-        Path | None, typer.Option("--weights-b", help="Weights (.safetensors) of B, a module by name.")
-    ] = None,
+    weights_a: WeightsOfA = None,
+    weights_b: WeightsOfB = None,
     json_path: JsonOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -152,6 +152,9 @@ def fingerprint(
     ] = None,
     inputs: InputOption = None,
     weights: WeightsOption = None,
+    other_weights: Annotated[
+        Path | None, typer.Option("--other-weights", help="Weights (.safetensors) of OTHER.")
+    ] = None,
     json_path: JsonOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -163,19 +166,20 @@ def fingerprint(
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
 
+    if other_weights is not None and compare is None:
+        raise InputError("--other-weights is for --compare OTHER")
     names = [model] if compare is None else [model, compare]
     specs = [parse_model(name) for name in names]
     check_json(json_path, [spec.path for spec in specs if spec.path is not None])
     with display.progress("loading") as tell:
         given = parse_inputs(inputs or [])
-        opened = [open_spec(spec, given, weights if i == 0 else None, seed) for i, spec in enumerate(specs)]
+        held = (weights, other_weights)
+        opened = [open_spec(spec, given, w, seed) for spec, w in zip(specs, held, strict=False)]
         tell("computing invariants")
         found = [fingerprint_of(item.model, **item.arguments) for item in opened]
     different = differences(*found) if compare is not None else []
-    write_json(
-        {"fingerprints": {name: item.to_dict() for name, item in zip(names, found, strict=True)},
-         "differences": different}, json_path,
-    )  # fmt: skip
+    printed = [{"model": name, **item.to_dict()} for name, item in zip(names, found, strict=True)]
+    write_json({"fingerprints": printed, "differences": different}, json_path)
     out = display.console(json_path)
     for name, item in zip(names, found, strict=True):
         out.print(fingerprint_table(item, name))
