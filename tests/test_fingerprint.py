@@ -154,3 +154,19 @@ def test_command_line(tmp_path: Path) -> None:
     assert report["differences"]
     assert [item["model"] for item in report["fingerprints"]] == [one, two]
     assert np.isfinite(report["fingerprints"][0]["path_norms"]["l1"])
+
+
+def test_a_missing_path_norm_has_its_reason() -> None:
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.last(self.first(x).relu().sqrt())
+            return found
+
+    found = fingerprint_of(Root(), torch.randn(1, 3))
+    assert set(found.path_norms.values()) == {None}
+    assert all(reason.startswith("Sqrt ") for reason in found.missing.values())
+    assert found.missing.keys() == found.path_norms.keys()

@@ -92,7 +92,9 @@ def fingerprint_table(found: Fingerprint, title: str) -> Table:
     table.add_row("id", found.id)
     table.add_row("graph", found.graph[:16])
     for name, value in found.path_norms.items():
-        table.add_row(f"path-norm {name}", "not defined here" if value is None else f"{value:.6g}")
+        table.add_row(
+            f"path-norm {name}", f"none: {escape(found.missing[name])}" if value is None else f"{value:.6g}"
+        )
     shown = ", ".join(f"{mass:.6g}" for mass in found.masses[:6])
     more = f" and {len(found.masses) - 6} more" if len(found.masses) > 6 else ""
     table.add_row("balanced masses", shown + more)

@@ -82,7 +82,8 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
 def clips_table(clips: Mapping[str, Sequence[str]]) -> Table:
     """Which clips were rewritten, and why the others were not."""
     table = _pairs("clips")
-    table.add_row("rewritten", f"{len(clips['rewritten'])}: {escape(_few(clips['rewritten'], 12))}")
+    names = escape(_few(clips["rewritten"], 12))
+    table.add_row("rewritten", f"{len(clips['rewritten'])}: {names}" if names else "none")
     for line in clips["left"]:
         table.add_row("left", escape(line))
     return table

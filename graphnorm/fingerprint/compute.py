@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from graphnorm.alignment.matching import signatures
 from graphnorm.alignment.normal import normalise
-from graphnorm.fingerprint.paths import path_norm
+from graphnorm.fingerprint.paths import NoPathNormError, path_norm
 from graphnorm.graph import RescalingGraph, build
 from graphnorm.objective import build_problem
 from graphnorm.permutation.matching import rebalanced
@@ -36,9 +36,10 @@ class Fingerprint:
     Attributes:
         id: graph hash and rounded invariants, for people; equal for equal networks, but for rare roundings.
         graph: hash of the normal form without its weights.
-        path_norms: ``l1``, ``l2``, ``l4``; None where they are not defined or overflow.
+        path_norms: ``l1``, ``l2``, ``l4``; None where there is none.
         masses: balanced sums of squares of the weights that have a minimum, largest first.
         inputs: sizes of the inputs; path-norms depend on them.
+        missing: why a path-norm is None.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Fingerprint:
     path_norms: Mapping[str, float | None]
     masses: tuple[float, ...]
     inputs: tuple[tuple[int, ...], ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only."""
@@ -66,10 +68,21 @@ def fingerprint_of(
     graph = build(normal)
     names = signatures(normal)
     digest = hashlib.sha256(repr([names[name] for name in normal.outputs]).encode()).hexdigest()
-    norms = {f"l{p}": path_norm(graph, float(p)) for p in EXPONENTS}
+    norms, missing = _path_norms(graph)
     masses = balanced_masses(graph)
     sizes = tuple(normal.values[name].shape or () for name in normal.inputs)
-    return Fingerprint(_short(digest, norms, masses), digest, norms, masses, sizes)
+    return Fingerprint(_short(digest, norms, masses), digest, norms, masses, sizes, missing)
+
+
+def _path_norms(graph: RescalingGraph) -> tuple[dict[str, float | None], dict[str, str]]:
+    norms: dict[str, float | None] = {}
+    missing: dict[str, str] = {}
+    for p in EXPONENTS:
+        try:
+            norms[f"l{p}"] = path_norm(graph, float(p))
+        except NoPathNormError as error:
+            norms[f"l{p}"], missing[f"l{p}"] = None, str(error)
+    return norms, missing
 
 
 def balanced_masses(graph: RescalingGraph) -> tuple[float, ...]:

@@ -23,20 +23,22 @@ _SAME = frozenset({"Relu", "LeakyRelu", "Abs", "Identity", "PRelu", "Neg", "Cast
 _SUMS = frozenset({"Add", "Sub", "Max", "Min", "Sum", "Where"})
 
 
-def path_norm(graph: RescalingGraph, p: float) -> float | None:
-    """The l_p path-norm of a normal form; None where an operator has no paths, or numbers overflow."""
+def path_norm(graph: RescalingGraph, p: float) -> float:
+    """The l_p path-norm of a normal form.
+
+    Raises:
+        NoPathNormError: an operator has no paths, or the sum is not a positive float64.
+    """
     walk = _Walk(graph, p)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        try:
-            total = walk.run()
-        except _NoPathsError:
-            return None
-        found = float(total ** (1 / p))
-    return found if np.isfinite(found) and found > 0 else None
+        found = float(walk.run() ** (1 / p))
+    if not (np.isfinite(found) and found > 0):
+        raise NoPathNormError("it overflows" if found else "no path carries anything")
+    return found
 
 
-class _NoPathsError(Exception):
-    """An operator that moves with its operands' scales, and whose paths are not known."""
+class NoPathNormError(Exception):
+    """There is no path-norm; the message says why."""
 
 
 class _Walk:
@@ -66,7 +68,7 @@ class _Walk:
             return
         operands = [name for name in node.inputs if name]
         if any(self.moves.get(name, False) for name in (*operands, *node.outputs) if name):
-            raise _NoPathsError
+            raise NoPathNormError(f"{node.op} {node.label} moves with its operands, and has no paths")
         self.ended += sum(float(self.values[name].sum()) for name in operands if name in self.moves)
         for name in node.outputs:
             if name:
