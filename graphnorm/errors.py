@@ -29,3 +29,7 @@ class RuleError(GraphNormError):
 
 class NotEquivalentError(GraphNormError):
     """Verification failed: the emitted model is not the same function (exit code 1)."""
+
+
+class NoPathNormError(GraphNormError):
+    """A network has no path-norm: an operator has no paths, or the sum is not a positive float64."""

@@ -17,7 +17,8 @@ import numpy as np
 
 from graphnorm.alignment.matching import signatures
 from graphnorm.alignment.normal import normalise
-from graphnorm.fingerprint.paths import NoPathNormError, path_norm
+from graphnorm.errors import NoPathNormError
+from graphnorm.fingerprint.paths import path_norm
 from graphnorm.graph import RescalingGraph, build
 from graphnorm.objective import build_problem
 from graphnorm.permutation.matching import rebalanced

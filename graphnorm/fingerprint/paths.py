@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint.windows import convolution, window_sum
 from graphnorm.graph import RescalingGraph
 
@@ -35,10 +36,6 @@ def path_norm(graph: RescalingGraph, p: float) -> float:
     if not (np.isfinite(found) and found > 0):
         raise NoPathNormError("it overflows" if found else "no path carries anything")
     return found
-
-
-class NoPathNormError(Exception):
-    """There is no path-norm; the message says why."""
 
 
 class _Walk:
