@@ -20,13 +20,13 @@ def convolution(op: str, x: Floats, weight: Floats, attributes: Mapping[str, Any
 
     rank = x.ndim - 2
     stride, dilation = tuple(attributes["strides"]), tuple(attributes["dilations"])
-    kernel = torch.from_numpy(np.ascontiguousarray(weight))
+    kernel = torch.from_numpy(_writable(weight))
     if op == "Conv":
-        padded = torch.from_numpy(np.ascontiguousarray(_padded(x, attributes["pads"])))
+        padded = torch.from_numpy(_writable(_padded(x, attributes["pads"])))
         apply = getattr(functional, f"conv{rank}d")
         return np.asarray(apply(padded, kernel, None, stride, 0, dilation, attributes["group"]).numpy())
     apply = getattr(functional, f"conv_transpose{rank}d")
-    data = torch.from_numpy(np.ascontiguousarray(x))
+    data = torch.from_numpy(_writable(x))
     out = apply(
         data, kernel, None, stride, 0, tuple(attributes["output_padding"]), attributes["group"], dilation
     )
@@ -47,7 +47,7 @@ def window_sum(x: Floats, attributes: Mapping[str, Any], shape: tuple[int, ...])
         reach = (shape[2 + i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
         pads[rank + i] = max(pads[rank + i], reach - x.shape[2 + i] - pads[i])
     padded = _padded(x, pads)
-    flat = torch.from_numpy(np.ascontiguousarray(padded.reshape(-1, 1, *padded.shape[2:])))
+    flat = torch.from_numpy(_writable(padded.reshape(-1, 1, *padded.shape[2:])))
     ones = torch.ones((1, 1, *kernel), dtype=torch.float64)
     found = getattr(functional, f"conv{rank}d")(flat, ones, None, strides, 0, dilations).numpy()
     region = tuple(slice(0, n) for n in shape[2:])
@@ -66,3 +66,8 @@ def _functional() -> Any:
     except ImportError as error:
         raise InputError("fingerprints need torch: pip install 'graphnorm[torch]'") from error
     return torch.nn.functional
+
+
+def _writable(x: Floats) -> Floats:
+    """What torch shares memory with: contiguous, and not a read-only view."""
+    return np.require(x, requirements=["C", "W"])
