@@ -47,12 +47,19 @@ def check(model: nn.Module, *inputs: Tensor) -> Graph:
     feeds = {name: to_numpy(tensor) for name, tensor in zip(graph.inputs, inputs, strict=True)}
     values = run(graph, feeds)
     with torch.no_grad():
-        expected = model(*inputs)
-    leaves = [(str(path), leaf) for path, leaf in tree_flatten_with_path(expected)[0]]
+        outputs = model(*inputs)
+    leaves = [(str(path), leaf) for path, leaf in tree_flatten_with_path(outputs)[0]]
     assert len(leaves) == len(graph.outputs)
     for name, (where, tensor) in zip(graph.outputs, leaves, strict=True):
-        np.testing.assert_allclose(values[name], to_numpy(tensor), rtol=1e-5, atol=1e-5, err_msg=where)
+        expected = to_numpy(tensor)
+        np.testing.assert_allclose(values[name], expected, rtol=1e-5, atol=_noise(expected), err_msg=where)
     return graph
+
+
+def _noise(values: Any) -> float:
+    """Float32 sums are off by a share of their largest terms, also where these cancel."""
+    finite = np.abs(values[np.isfinite(values)].astype(np.float64))
+    return 1e-5 + 1e-6 * float(finite.max(initial=0.0))
 
 
 def rand(*shape: int) -> Tensor:
