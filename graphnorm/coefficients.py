@@ -7,9 +7,8 @@ the weight's float format.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +16,11 @@ import scipy.sparse as sp
 
 from graphnorm import ir
 from graphnorm.graph import Floats, RescalingGraph
+from graphnorm.products import multiplied
 from graphnorm.scales.demands import Demand
 from graphnorm.threads import side_by_side
 
 LOG2 = float(np.log(2.0))
-_CHUNK = 1 << 16  # entries: half a megabyte in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,60 +83,6 @@ def rescale(graph: RescalingGraph, z: Floats, exact: bool = False) -> Rescaled:
     kept = {name: by_weight[name] for name in changed}
     weights = {name: new for name, (new, _) in changed.items()}
     return Rescaled(weights, Coefficients(graph, kept, x, exact), involved)
-
-
-def multiplied(
-    old: ir.Array, factors: Sequence[Floats], exact: bool
-) -> tuple[ir.Array, npt.NDArray[np.bool_] | None]:
-    """Product of a weight and broadcastable factors, rounded once; and where it went wrong, if anywhere.
-
-    Chunks fit the processor's cache, so that memory is read and written once.
-    """
-    new = np.empty(old.shape, dtype=old.dtype)
-    bad: npt.NDArray[np.bool_] | None = None
-    rows = max(1, _CHUNK // max(old[:1].size, 1)) if old.ndim else 1
-    for start in range(0, len(old) if old.ndim else 1, rows):
-        at = slice(start, start + rows) if old.ndim else ()
-        value = functools.reduce(np.multiply, [_cut(factor, at) for factor in factors])
-        with np.errstate(over="ignore", under="ignore"):
-            product = np.multiply(value, old[at].astype(np.float64))
-            new[at] = round_once(product, old.dtype)
-        wrong = _wrong(new[at], product, exact)
-        if wrong is not None:
-            bad = np.zeros(old.shape, dtype=bool) if bad is None else bad
-            bad[at] = wrong
-    return new, bad
-
-
-def _cut(factor: Floats, at: slice | tuple[()]) -> Floats:
-    return factor if factor.ndim == 0 or len(factor) == 1 else factor[at]
-
-
-def _wrong(new: ir.Array, product: Floats, exact: bool) -> npt.NDArray[np.bool_] | None:
-    """Entries that overflow (exact mode: that were rounded); None if there are none."""
-    rounded = new.astype(np.float64)
-    if exact:
-        wrong = rounded != product
-    else:
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(rounded.sum()):
-                return None
-        wrong = ~np.isfinite(rounded) & np.isfinite(product)
-    return wrong if wrong.any() else None
-
-
-def round_once(values: Floats, dtype: np.dtype[Any]) -> ir.Array:
-    """Round float64 to nearest, ties to even, in one step.
-
-    NumPy's bfloat16 goes through float32, which rounds twice; rounding to odd there undoes the harm.
-    """
-    if dtype.name != "bfloat16":
-        return np.asarray(values.astype(dtype))
-    near = np.asarray(values.astype(np.float32))
-    inexact = (near != values) & np.isfinite(near)
-    toward_zero = np.where(np.abs(near) > np.abs(values), np.nextafter(near, np.float32(0.0)), near)
-    odd = (toward_zero.view(np.int32) | 1).view(np.float32)
-    return np.asarray(np.where(inexact, odd, near).astype(dtype))
 
 
 def coefficient(graph: RescalingGraph, demands: list[Demand], x: Floats, exact: bool = False) -> Floats:

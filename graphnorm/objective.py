@@ -91,11 +91,24 @@ def _forms(
     for k, labels in side:
         shrunk = labels.transpose([*axes, *(a for a in range(labels.ndim) if a not in axes)])
         shrunk = shrunk.reshape(shrunk.shape[: len(axes)])
-        term = k * sp.csr_array(basis[np.broadcast_to(shrunk, tuple(shape)).ravel()])
+        term = _picked(basis, np.broadcast_to(shrunk, tuple(shape)).ravel(), k)
         total = term if total is None else total + term
-    total = sp.csr_array((size, basis.shape[1])) if total is None else sp.csr_array(total)
-    total.eliminate_zeros()
+    if total is None:
+        return sp.csr_array((size, basis.shape[1]))
+    if not total.data.all():
+        total.eliminate_zeros()
     return total
+
+
+def _picked(basis: sp.csr_array, rows: Integers, k: float) -> sp.csr_array:
+    """K basis[rows]; scipy's own selection copies and checks several times."""
+    start = basis.indptr[rows]
+    lengths = basis.indptr[rows + 1] - start
+    indptr = np.zeros(len(rows) + 1, dtype=basis.indptr.dtype)
+    np.cumsum(lengths, out=indptr[1:])
+    place = start if (lengths == 1).all() else np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], lengths)
+    data, indices = k * basis.data[place], basis.indices[place]
+    return sp.csr_array((data, indices, indptr), shape=(len(rows), basis.shape[1]))
 
 
 def _edges(region: ir.Array, axes: Sequence[Sequence[int]], p: float, factor: float) -> sp.csr_array:

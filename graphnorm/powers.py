@@ -92,12 +92,13 @@ def power_sum(region: ir.Array, kept: Sequence[int], p: float) -> Floats:
 
 
 def _powers(values: ir.Array, p: float, dtype: npt.DTypeLike) -> Array:
-    magnitude = np.asarray(np.abs(values.astype(dtype)))  # of a scalar too
-    if p == 1.0 or not np.isfinite(p):
-        return np.asarray(magnitude)
+    wide = values.astype(dtype, copy=False)
     with np.errstate(over="ignore", under="ignore"):  # `Dense.fits` sees it
         if p == 2.0:
-            return np.asarray(np.multiply(magnitude, magnitude, out=magnitude))
+            return np.asarray(np.multiply(wide, wide))
+        magnitude = np.asarray(np.abs(wide))  # of a scalar too
+        if p == 1.0 or not np.isfinite(p):
+            return magnitude
         if p == 4.0:
             squared = np.multiply(magnitude, magnitude, out=magnitude)
             return np.asarray(np.multiply(squared, squared, out=squared))

@@ -14,10 +14,11 @@ from torch import nn
 
 import graphnorm
 from graphnorm import coefficients
-from graphnorm.coefficients import powers_of_two, rescale, round_once
+from graphnorm.coefficients import powers_of_two, rescale
 from graphnorm.demo_models import resnet18c
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.objective import build_problem
+from graphnorm.products import round_once
 from graphnorm.solver.problem import objective
 from graphnorm.solver.solve import solve
 from tests.networks import NETWORKS

@@ -43,7 +43,8 @@ MAY_IMPORT = {
     "solver": "errors threads",
     "powers": "errors ir solver",
     "objective": "errors ir scales graph solver powers",
-    "coefficients": "errors ir scales graph threads",
+    "products": "ir",
+    "coefficients": "errors ir scales graph threads products",
     "emission": "atomic errors ir frontends",
     "verification": "errors ir scales graph coefficients frontends emission",
     "sources": "errors ir clips frontends emission verification",
@@ -89,6 +90,7 @@ THIRD_PARTY = {  # components without a framework -> what they may import from o
     "solver": {"numpy", "scipy"},
     "powers": {"numpy"},
     "objective": {"numpy", "scipy"},
+    "products": {"numpy"},
     "coefficients": {"numpy", "scipy"},
 }
 

@@ -9,14 +9,15 @@ ever (a dead neuron, for one): it is degenerate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from graphnorm.solver.blocks import CompiledBlock
 from graphnorm.solver.descent import Descent
-from graphnorm.solver.problem import Bools, Floats, Integers
+from graphnorm.solver.problem import Bools, Floats
+from graphnorm.solver.terms import Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,14 @@ class Bounds:
 def bounds(at: Descent) -> Bounds:
     """The box around the current point, for the active variables."""
     found = _Search(at)
-    forward = True
-    while True:
-        before = found.known
-        for view in found.views if forward else reversed(found.views):
-            for axis in (0, 1):
-                found.learn(view, axis)
-        if found.known == before and not forward:
-            return Bounds(found.lower, found.upper)
-        forward = not forward
+    forward, known, before = True, 0, -1
+    while before < known < 2 * found.active:  # a pass that learns nothing is the last
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for view in found.views if forward else reversed(found.views):
+                for axis in (0, 1):
+                    found.learn(view, axis)
+        before, known, forward = known, found.known, not forward
+    return Bounds(found.lower[:-1], found.upper[:-1])
 
 
 @dataclass(slots=True)
@@ -61,35 +61,36 @@ class _View:
 class _Search:
     def __init__(self, at: Descent) -> None:
         self._at = at
+        self.active = int(at.arrays.host(at.active).sum())
         self.views = [_View(block, float(at.level(block))) for block in at.blocks]
         with np.errstate(divide="ignore"):
             logs = [float(np.log(float(total))) + float(level) for total, level in at.block_totals()]
         self._log_total = float(np.logaddexp.reduce(logs)) if logs else 0.0
-        self.lower = np.full(at.count, -np.inf)
-        self.upper = np.full(at.count, np.inf)
+        self.lower = np.append(np.full(at.count, -np.inf), 0.0)  # at the end: terms that a form lacks
+        self.upper = np.append(np.full(at.count, np.inf), 0.0)
 
     @property
     def known(self) -> int:
-        return int(np.isfinite(self.lower).sum() + np.isfinite(self.upper).sum())
+        return int(np.isfinite(self.lower[:-1]).sum() + np.isfinite(self.upper[:-1]).sum())
 
     def learn(self, view: _View, axis: int) -> None:
         """Bound side `axis` from above through what is known of the other side from below."""
-        near, far = view.block.forms[axis], view.block.forms[1 - axis]
-        if not near.nnz or self._all_known(near):
+        near, far = view.block.sides[axis], view.block.sides[1 - axis]
+        if all(self._all_known(term) for term in near.terms):
             return
-        least = self._least(far)
+        least = np.zeros(far.size)
+        for term in far.terms:
+            least += self._least(term)
         known = np.isfinite(least)
         if not known.any():
             return
         mass = self._sums(view, axis, known)
-        hit = np.flatnonzero(mass > 0)
-        log_mass = np.log(mass[hit]) + view.level
+        log_mass = np.log(mass) + view.level  # -inf: no bound
         most = (self._log_total + np.log(known.sum()) - log_mass) / self._at.p - least[known].min()
-        self._bound(near, hit, most)
+        self._bound(near.terms, most)
 
-    def _all_known(self, forms: sp.csr_array) -> bool:
-        index = forms.indices
-        return bool(np.isfinite(self.lower[index]).all() and np.isfinite(self.upper[index]).all())
+    def _all_known(self, term: Term) -> bool:
+        return bool(np.isfinite(self.lower[term.index]).all() and np.isfinite(self.upper[term.index]).all())
 
     def _sums(self, view: _View, axis: int, known: Bools) -> Floats:
         arrays, block = self._at.arrays, view.block
@@ -102,34 +103,21 @@ class _Search:
         found = np.asarray(arrays.host(near.factor * masses))
         return found
 
-    def _term_least(self, forms: sp.csr_array) -> Floats:
-        index, data = forms.indices, forms.data
-        return np.asarray(data * np.where(data > 0, self.lower[index], self.upper[index]))
+    def _least(self, term: Term) -> Floats:
+        """Lower bound of a term of each form; -inf if it has none."""
+        rises = term.coefficient >= 0
+        bound = np.where(rises, self.lower[term.index], self.upper[term.index])
+        return np.asarray(term.coefficient * bound)
 
-    def _least(self, forms: sp.csr_array) -> Floats:
-        """Lower bound of each form; -inf if a term has none."""
-        least = np.zeros(forms.shape[0])
-        np.add.at(least, _entries(forms), self._term_least(forms))
-        return least
-
-    def _bound(self, forms: sp.csr_array, entries: Integers, most: Floats) -> None:
-        """Forms `entries` are at most `most`: bounds for terms whose companions are bounded from below."""
-        limit = np.full(forms.shape[0], np.inf)
-        limit[entries] = most
-        entry, term = _entries(forms), self._term_least(forms)
-        missing = ~np.isfinite(term)
-        others_missing = np.bincount(entry[missing], minlength=len(limit))[entry] - missing
-        total = np.zeros(len(limit))
-        np.add.at(total, entry[~missing], term[~missing])
-        others = total[entry] - np.where(missing, 0.0, term)
-        ready = (others_missing == 0) & np.isfinite(limit[entry])
-        index, data = forms.indices[ready], forms.data[ready]
-        value = (limit[entry] - others)[ready] / data
-        up = (data > 0) & ~np.isfinite(self.upper[index])
-        down = (data < 0) & ~np.isfinite(self.lower[index])
-        self.upper[index[up]] = value[up]
-        self.lower[index[down]] = value[down]
-
-
-def _entries(forms: sp.csr_array) -> Integers:
-    return np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))
+    def _bound(self, terms: Sequence[Term], most: Floats) -> None:
+        """Forms are at most `most`: bounds for terms whose companions are bounded from below."""
+        least = [self._least(term) for term in terms]
+        for k, term in enumerate(terms):
+            others = sum((bound for i, bound in enumerate(least) if i != k), np.zeros(len(most)))
+            ready = np.isfinite(others) & np.isfinite(most) & (term.coefficient != 0)
+            index, coefficient = term.index[ready], term.coefficient[ready]
+            value = (most - others)[ready] / coefficient
+            up = (coefficient > 0) & ~np.isfinite(self.upper[index])
+            down = (coefficient < 0) & ~np.isfinite(self.lower[index])
+            self.upper[index[up]] = value[up]
+            self.lower[index[down]] = value[down]

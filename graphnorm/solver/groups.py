@@ -11,7 +11,8 @@ import scipy.sparse as sp
 from graphnorm.solver.arrays import Array, Arrays, add_at
 from graphnorm.solver.blocks import CompiledBlock
 from graphnorm.solver.problem import Bools, Integers
-from graphnorm.solver.sides import Side, in_one_group
+from graphnorm.solver.sides import Side
+from graphnorm.solver.terms import Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def find_groups(
     parts: list[list[Incidence]] = [[] for _ in range(count)]
     degree = np.ones(count)
     for block in blocks:
-        largest = [_largest(side, groups) for side in block.forms]
+        largest = [_largest(*pair, groups) for pair in zip(block.sides, block.forms, strict=True)]
         for g in largest[0].keys() | largest[1].keys():
             degree[g] = max(degree[g], largest[0].get(g, 0.0) + largest[1].get(g, 0.0))
         for axis in (0, 1):
@@ -119,11 +120,11 @@ def find_groups(
 def _incidence(
     block: CompiledBlock, axis: int, groups: Integers, g: int, place: Integers, size: int, arrays: Arrays
 ) -> Incidence:
+    side = block.sides[axis]
+    if all(term.alike for term in side.terms):
+        whole = [_whole(term, place, size, arrays) for term in side.terms if term.group == g]
+        return Incidence(block, axis, None, tuple(whole))
     forms = block.forms[axis]
-    if len(forms.data) == size == forms.shape[0] and in_one_group(forms, groups) == g:
-        local, data = place[forms.indices], forms.data
-        if (local == np.arange(size)).all() and (data == data[0]).all():  # the side's entries are the group
-            return Incidence(block, axis, None, (Target(None, None, float(data[0]), False),))
     term = np.flatnonzero(groups[forms.indices] == g)
     entry = np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))[term]
     part = slice(int(entry.min()), int(entry.max()) + 1)
@@ -132,11 +133,11 @@ def _incidence(
     for coefficient in np.unique(data).tolist():
         mine = np.flatnonzero(data == coefficient)
         inside, where = entry[mine] - part.start, local[mine]
-        whole = len(inside) == part.stop - part.start and bool((np.diff(inside) == 1).all())
+        every_entry = len(inside) == part.stop - part.start and bool((np.diff(inside) == 1).all())
         in_order = len(where) == size and bool((where == np.arange(size)).all())
         targets.append(
             Target(
-                None if whole else arrays.array(inside),
+                None if every_entry else arrays.array(inside),
                 None if in_order else arrays.array(where),
                 coefficient,
                 len(np.unique(where)) < len(where),
@@ -146,13 +147,21 @@ def _incidence(
     return Incidence(block, axis, None if every else part, tuple(targets))
 
 
-def _largest(forms: sp.csr_array, groups: Integers) -> dict[int, float]:
+def _whole(term: Term, place: Integers, size: int, arrays: Arrays) -> Target:
+    """All entries of a side, each with this term."""
+    local = place[term.index]
+    in_order = len(local) == size and bool((local == np.arange(size)).all())
+    repeated = not in_order and int(np.bincount(local).max()) > 1
+    return Target(None, None if in_order else arrays.array(local), term.number or 0.0, repeated)
+
+
+def _largest(side: Side, forms: sp.csr_array, groups: Integers) -> dict[int, float]:
     """Per group, the largest sum of |coefficients| in one form of this side."""
-    if not forms.nnz:
-        return {}
-    one = in_one_group(forms, groups)
-    if one is not None:
-        return {one: float(np.abs(forms.data).max())}
+    if all(term.alike for term in side.terms):
+        found: dict[int, float] = {}
+        for term in side.terms:
+            found[term.group or 0] = found.get(term.group or 0, 0.0) + abs(term.number or 0.0)
+        return found
     by_group = sp.csr_array((np.abs(forms.data), groups[forms.indices], forms.indptr), shape=forms.shape)
     if (np.diff(forms.indptr) > 1).any():
         by_group = by_group.copy()

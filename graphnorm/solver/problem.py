@@ -94,6 +94,8 @@ def merged(forms: sp.csr_array) -> tuple[Gather | None, sp.csr_array]:
         if len(key) == 1 or (np.diff(key) > 0).all():
             return None, forms
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    elif _increasing(forms, lengths):
+        return None, forms
     else:
         rows = form_keys(forms)
         _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
@@ -101,6 +103,13 @@ def merged(forms: sp.csr_array) -> tuple[Gather | None, sp.csr_array]:
     if len(first) == len(inverse):
         return None, forms
     return Gather(inverse, len(first)), sp.csr_array(forms[first])
+
+
+def _increasing(forms: sp.csr_array, lengths: Integers) -> bool:
+    """Whether all forms have as many terms, and one of these moves on from form to form."""
+    if not len(lengths) or not lengths[0] or (lengths != lengths[0]).any():
+        return False
+    return bool((np.diff(forms.indices.reshape(len(lengths), -1), axis=0) > 0).all(axis=0).any())
 
 
 def form_keys(forms: sp.csr_array) -> Floats:

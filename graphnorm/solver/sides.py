@@ -1,11 +1,11 @@
 """A block's sides, compiled: exponents of their entries, and which entries belong to which group.
 
-A form is a sum of a few terms.  Term k of every entry lies in slot k, so that a side is a handful of index
-vectors and nothing loops over channels.
+A form is a sum of a few terms (`terms.Term`), each a slot here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from graphnorm.solver.arrays import Array, Arrays, add_at
-from graphnorm.solver.problem import Floats, Integers
+from graphnorm.solver.problem import Integers
+from graphnorm.solver.terms import Term, slotted, terms_of
 
 Profile = tuple[tuple[int, float], ...]
 """(group, sum of coefficients) pairs of a form."""
@@ -37,7 +38,8 @@ class Side:
     Attributes:
         size: number of entries.
         p: exponent of the norm.
-        slots: terms of the forms.
+        terms: terms of the forms, on the host.
+        slots: the same on the device.
         profile: entry -> index in `profiles`.
         factor: exp(p form - shift), at most 1.
         shift: the largest p form.
@@ -46,6 +48,7 @@ class Side:
 
     size: int
     p: float
+    terms: tuple[Term, ...]
     slots: tuple[Slot, ...]
     profile: Integers
     profiles: tuple[Profile, ...]
@@ -80,55 +83,34 @@ class Side:
 
 def compile_side(forms: sp.csr_array, groups: Integers, p: float, arrays: Arrays) -> Side:
     """A side from its forms, which hold no inactive variable."""
-    n, count = forms.shape
-    slots = []
-    for index, coefficient in slotted(forms):
-        run = n > 0 and index[0] < count and index[-1] < count and bool((np.diff(index) == 1).all())
-        pick = slice(int(index[0]), int(index[0]) + n) if run else arrays.array(index)
-        present = coefficient[index < count]
-        uniform = bool((present == present[0]).all())
-        slots.append(Slot(pick, float(present[0]) if uniform else arrays.array(coefficient)))
-    profile, profiles = _profiles(forms, groups)
-    one = arrays.zeros(n) + 1.0
-    return Side(n, p, tuple(slots), profile, profiles, one, arrays.zeros(1).sum())
-
-
-def slotted(forms: sp.csr_array) -> list[tuple[Integers, Floats]]:
-    """(variable, coefficient) of each entry's first term, second term...; larger coefficients first."""
-    n, count = forms.shape
-    lengths = np.diff(forms.indptr)
-    width = int(lengths.max(initial=0))
-    entry = np.repeat(np.arange(n), lengths)
-    order = np.lexsort((forms.indices, -forms.data, entry)) if width > 1 else np.arange(forms.nnz)
-    place = np.arange(forms.nnz) - np.repeat(forms.indptr[:-1], lengths)
-    index = np.full((width, n), count, dtype=np.int64)
-    coefficient = np.zeros((width, n))
-    index[place, entry] = forms.indices[order]
-    coefficient[place, entry] = forms.data[order]
-    return list(zip(index, coefficient, strict=True))
-
-
-def in_one_group(forms: sp.csr_array, groups: Integers) -> int | None:
-    """The group that every form's single term lies in; None if forms have other terms or none."""
-    if not forms.nnz or forms.nnz != forms.shape[0] or (np.diff(forms.indptr) != 1).any():
-        return None
-    mine = groups[forms.indices]
-    return int(mine[0]) if (mine == mine[0]).all() else None
-
-
-def _profiles(forms: sp.csr_array, groups: Integers) -> tuple[Integers, tuple[Profile, ...]]:
     n = forms.shape[0]
-    one = in_one_group(forms, groups)
-    if one is not None and (forms.data == forms.data[0]).all():
-        return np.zeros(n, dtype=np.int64), (((one, float(forms.data[0])),),)
+    terms = terms_of(forms, groups)
+    slots = tuple(_slot(term, len(groups), arrays) for term in terms)
+    profile, profiles = _profiles(forms, terms, groups)
+    one = arrays.zeros(n) + 1.0
+    return Side(n, p, terms, slots, profile, profiles, one, arrays.zeros(1).sum())
+
+
+def _slot(term: Term, count: int, arrays: Arrays) -> Slot:
+    index = term.index
+    first, last = int(index[0]), int(index[-1])
+    run = last < count and last - first == len(index) - 1 and bool((np.diff(index) == 1).all())
+    pick = slice(first, last + 1) if run else arrays.array(index)
+    return Slot(pick, arrays.array(term.coefficient) if term.number is None else term.number)
+
+
+def _profiles(
+    forms: sp.csr_array, terms: Sequence[Term], groups: Integers
+) -> tuple[Integers, tuple[Profile, ...]]:
+    n = forms.shape[0]
+    if all(term.alike for term in terms) and len({term.group for term in terms}) == len(terms):
+        return np.zeros(n, dtype=np.int64), (tuple((t.group or 0, t.number or 0.0) for t in terms),)
     count = int(groups.max(initial=0)) + 1
     by_group = sp.csr_array((forms.data, groups[forms.indices], forms.indptr), shape=(n, count))
     if (np.diff(forms.indptr) > 1).any():
         by_group = by_group.copy()
         by_group.sum_duplicates()
     slots = slotted(by_group)
-    if not slots:
-        return np.zeros(n, dtype=np.int64), ((),)
     key = np.stack([part for pair in slots for part in pair])
     if len(slots) == 1 and len(np.unique(key[1])) == 1:
         _, first, inverse = np.unique(key[0], return_index=True, return_inverse=True)

@@ -58,8 +58,12 @@ class Streamed:
 
     def held(self, dtype: npt.DTypeLike) -> Dense:
         array = np.zeros(self.shape, dtype=dtype)
+        filled = 0
         for at, chunk in self.chunks(dtype):
-            meet(array, self._merged_rows(at), chunk, self.sums)
+            if self.rows is None and at.start >= filled:  # rows that nothing is in yet
+                array[at], filled = chunk, at.stop
+            else:
+                meet(array, self._merged_rows(at), chunk, self.sums)
         made = Dense(array, self.sums)
         return made if made.fits(dtype) else self.held(np.float64)
 
