@@ -7,6 +7,7 @@ lambda = c^(p h), h the number of weight layers after the weight on the longest 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -86,7 +87,7 @@ def _two_sides(terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
 def _forms(
     basis: sp.csr_array, side: Sequence[Term], shape: Sequence[int], axes: Sequence[int]
 ) -> sp.csr_array:
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     total = None
     for k, labels in side:
         shrunk = labels.transpose([*axes, *(a for a in range(labels.ndim) if a not in axes)])

@@ -6,6 +6,7 @@ With p = inf a power is the absolute value and a sum a maximum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,9 +48,9 @@ class WeightPowers:
                 _powers(self.region.reshape(1, 1), self.p, dtype) * np.asarray(self.factor, dtype),
             )
             return
-        inner = int(np.prod(shape[1:], dtype=np.int64))
+        inner = math.prod(shape[1:])
         step = max(1, _CHUNK // max(inner, 1))
-        stride = int(np.prod([shape[a] for a in self.rows if a != 0], dtype=np.int64))
+        stride = math.prod(shape[a] for a in self.rows if a != 0)
         for start in range(0, shape[0], step):
             part = self.region[start : start + step]
             at = slice(start * stride, (start + len(part)) * stride) if 0 in self.rows else slice(0, stride)
@@ -58,10 +59,7 @@ class WeightPowers:
     def _masses(self, part: ir.Array, dtype: npt.DTypeLike) -> Array:
         sums = np.isfinite(self.p)
         gone = [a for a in range(part.ndim) if a not in self.rows and a not in self.columns]
-        m, n, k = (
-            int(np.prod([part.shape[a] for a in axes], dtype=np.int64))
-            for axes in (self.rows, self.columns, gone)
-        )
+        m, n, k = (math.prod(part.shape[a] for a in axes) for axes in (self.rows, self.columns, gone))
         powered = _powers(part, self.p, dtype)
         if list(range(part.ndim)) == [*gone, *self.rows, *self.columns]:
             mass = _over_first(powered.reshape(k, m * n), sums).reshape(m, n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -19,5 +20,22 @@ def threads() -> int:
 
 def side_by_side(function: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
     """`function` of each item, in order."""
-    with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(function, items))
+    work = list(items)
+    count = min(threads(), len(work))
+    if count <= 1:
+        return [function(item) for item in work]
+    left = deque(range(len(work)))
+    made: dict[int, Made] = {}
+
+    def worker() -> None:  # a task for each thread, not for each item: those may be small
+        while True:
+            try:
+                at = left.popleft()
+            except IndexError:
+                return
+            made[at] = function(work[at])
+
+    with ThreadPoolExecutor(count) as pool:
+        for done in [pool.submit(worker) for _ in range(count)]:
+            done.result()
+    return [made[at] for at in range(len(work))]

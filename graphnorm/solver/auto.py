@@ -14,6 +14,7 @@ _FIRST = 5  # cycles before Newton: far from the optimum its step is cut short
 _PATIENCE = 8  # cycles that may still follow before a Newton step is cheaper
 _RELAX_FROM = 4  # cycles after which the rate is trusted
 _RELAX_MOST = 1.3
+_LITTLE = 0.01  # of the imbalance: a correction by less makes the next one superfluous
 _STALLED = 6  # cycles without a better imbalance, near the optimum: rounding is all that is left
 
 
@@ -25,9 +26,14 @@ def auto(at: Descent, limits: Limits) -> Run:
     """
     correction = Coarse(at)
     cycles, left = 0, at.imbalance()
-    seen, rate, best, since, relax = math.inf, 0.0, math.inf, 0, 1.0
+    seen, rate, best, since, relax, rest = math.inf, 0.0, math.inf, 0, 1.0, False
     while left > limits.tol and cycles < limits.max_cycles and since < _STALLED:
-        at.move_to(at.z + correction.shift())
+        if rest:
+            rest = False
+        else:
+            shift = correction.shift()
+            at.move_to(at.z + shift)
+            rest = at.p * float(abs(shift).max()) < _LITTLE * seen < math.inf
         if cycles >= _FIRST and seen * rate**_PATIENCE > limits.tol and cycles + 1 < limits.max_cycles:
             step(at, correction, limits.tol / seen)
             cycles, relax = cycles + 1, 1.0
@@ -39,6 +45,6 @@ def auto(at: Descent, limits: Limits) -> Run:
         limits.tell(at, cycles, seen)
         since = 0 if seen < 0.9 * best or seen > 1e-3 else since + 1
         best = min(best, seen)
-        if seen <= limits.tol or cycles >= limits.max_cycles or since >= _STALLED:
-            left = at.imbalance()
+        if seen * min(rate, 1.0) <= limits.tol or cycles >= limits.max_cycles or since >= _STALLED:
+            left = at.imbalance()  # `seen` is from before the sweep's own steps
     return Run(cycles, left)

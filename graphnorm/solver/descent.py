@@ -55,7 +55,7 @@ class Descent:
 
     def shift_group(self, group: Group, step: Array) -> None:
         """Add `step` to a group's variables."""
-        self._z[group.variables] = self._z[group.variables] + step
+        self._z[group.variables] += step
         for side in self._touching[group.index]:
             side.refresh(self._z, self.xp)
 

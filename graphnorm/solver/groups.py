@@ -37,7 +37,10 @@ class Target:
         if abs(self.coefficient) != 1.0:
             values = values * abs(self.coefficient)
         if self.local is None:
-            into[:] = into + values if sums else np.maximum(into, values)
+            if sums:
+                into += values
+            else:
+                np.maximum(into, values, out=into)
         elif self.repeated:
             (add_at if sums else np.maximum.at)(into, self.local, values)
         else:

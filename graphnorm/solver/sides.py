@@ -59,8 +59,9 @@ class Side:
     def exponent(self, z: Array) -> Array:
         """P form(z) of each entry; `z` ends with a 0."""
         total: Array = 0.0
-        for slot in self.slots:
-            total = total + (self.p * slot.coefficient) * z[slot.pick]
+        for k, slot in enumerate(self.slots):
+            term = (self.p * slot.coefficient) * z[slot.pick]
+            total = total + term if k else term
         return total
 
     def refresh(self, z: Array, xp: Any) -> None:
