@@ -39,8 +39,11 @@ class WeightPowers:
     factor: float
     merge: Gather | None
 
-    def chunks(self, dtype: npt.DTypeLike) -> Iterator[tuple[slice, Array]]:
-        """(rows, their masses) in `dtype`; chunks of the same rows are to be added (maximised)."""
+    def chunks(self, dtype: npt.DTypeLike, whole: bool = False) -> Iterator[tuple[slice, Array]]:
+        """(rows, their masses) in `dtype`; chunks of the same rows are to be added (maximised).
+
+        `whole`: all at once where nothing is summed, since no chunk would take less memory than the masses.
+        """
         shape = self.region.shape
         if not shape:
             yield (
@@ -49,12 +52,18 @@ class WeightPowers:
             )
             return
         inner = math.prod(shape[1:])
-        step = max(1, _CHUNK // max(inner, 1))
+        step = shape[0] if whole and self._plain else max(1, _CHUNK // max(inner, 1))
         stride = math.prod(shape[a] for a in self.rows if a != 0)
         for start in range(0, shape[0], step):
             part = self.region[start : start + step]
             at = slice(start * stride, (start + len(part)) * stride) if 0 in self.rows else slice(0, stride)
             yield at, self._masses(part, dtype)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether each entry of the region is a mass."""
+        kept = {*self.rows, *self.columns}
+        return self.merge is None and all(a in kept or n == 1 for a, n in enumerate(self.region.shape))
 
     def _masses(self, part: ir.Array, dtype: npt.DTypeLike) -> Array:
         sums = np.isfinite(self.p)

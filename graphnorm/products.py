@@ -59,7 +59,7 @@ def _by_sides(old: ir.Array, row: Floats, column: Floats) -> ir.Array | None:
     matrix = old.reshape(len(row), len(column))
     new = np.empty(old.shape, dtype=old.dtype)
     rounded = new.reshape(matrix.shape)
-    rows = max(1, 2 * _CHUNK // len(column))
+    rows = max(1, 4 * _CHUNK // len(column))
     buffer = np.empty((min(rows, len(row)), len(column)))
     with np.errstate(over="ignore", under="ignore"):
         for start in range(0, len(row), rows):

@@ -11,7 +11,7 @@ from graphnorm.solver.method import Limits, Run
 from graphnorm.solver.newton import step
 
 _FIRST = 5  # cycles before Newton: far from the optimum its step is cut short
-_PATIENCE = 8  # cycles that may still follow before a Newton step is cheaper
+_PATIENCE = 10  # cycles that may still follow before a Newton step is cheaper
 _RELAX_FROM = 4  # cycles after which the rate is trusted
 _RELAX_MOST = 1.3
 _LITTLE = 0.01  # of the imbalance: a correction by less makes the next one superfluous

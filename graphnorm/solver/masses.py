@@ -115,9 +115,10 @@ class Dense:
         """Whether row and column sums are 0 or far from the limits of `dtype`."""
         if np.dtype(dtype) == np.float64:
             return True
-        sums = np.concatenate([self.right(np.ones(self.shape[1])), self.left(np.ones(self.shape[0]))])
-        positive = sums[sums > 0]
-        return bool(np.isfinite(sums).all() and ((positive > _SMALLEST) & (positive < _LARGEST)).all())
+        ones = [np.ones(n, dtype=self.array.dtype) for n in self.shape]
+        sums = np.concatenate([self.array @ ones[1], ones[0] @ self.array])
+        least = sums.min(initial=np.inf, where=sums > 0)
+        return bool(sums.max(initial=0.0) < _LARGEST and least > _SMALLEST)  # not if one is NaN
 
     def scaled(self, r: Floats, c: Floats) -> Dense:
         """r_i A_ij c_j."""
