@@ -14,6 +14,7 @@ from graphnorm import ir
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 _CHUNK = 1 << 16  # entries: half a megabyte in float64
+_SMALL, _LARGE = 1e-150, 1e150  # of a factor: a float32 entry times one of these is a normal float64
 
 
 def multiplied(old: ir.Array, factors: Sequence[Floats], exact: bool) -> tuple[ir.Array, Bools | None]:
@@ -40,7 +41,7 @@ def multiplied(old: ir.Array, factors: Sequence[Floats], exact: bool) -> tuple[i
 
 
 def _sides(old: ir.Array, factors: Sequence[Floats]) -> tuple[Floats, Floats] | None:
-    """Factors of the first axis and of the others, flattened; None if one varies along both."""
+    """Factors of the first axis and of the others, flattened; None if one varies along both or is extreme."""
     if not old.ndim or not old.size:
         return None
     row, column = np.ones(len(old)), np.ones(old.shape[1:])
@@ -50,6 +51,9 @@ def _sides(old: ir.Array, factors: Sequence[Floats]) -> tuple[Floats, Floats] | 
         elif len(factor) == 1:
             column = column * factor[0]
         else:
+            return None
+    for side in (row, column):
+        if not (side.min() >= _SMALL and side.max() <= _LARGE):
             return None
     return row, column.ravel()
 
