@@ -25,7 +25,7 @@ def precise(old: np.ndarray, given: Sequence[Floats]) -> np.ndarray:
     return product.astype(old.dtype)
 
 
-CASES = {
+CASES: dict[str, tuple[tuple[int, ...], list[tuple[int, ...]]]] = {
     "matrix": ((300, 700), [(300, 1), (1, 700)]),
     "convolution": ((40, 30, 3, 3), [(40, 1, 1, 1), (1, 30, 1, 1)]),
     "rows": ((64, 9), [(64, 1)]),
@@ -90,12 +90,12 @@ def test_weights_that_are_not_finite_stay_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bits", "least"),
+    ("dtype", "bits", "least"),  # of float64 the factors are rounded too
     [
         (np.float16, 11, 6e-8),
         (ml_dtypes.bfloat16, 8, 0.0),
         (np.float64, 52, 0.0),
-    ],  # float64: factors round too
+    ],
 )
 def test_other_types(dtype: type, bits: int, least: float) -> None:
     old: np.ndarray = RNG.normal(size=(20, 30)).astype(dtype)
