@@ -45,6 +45,7 @@ def auto(at: Descent, limits: Limits) -> Run:
         limits.tell(at, cycles, seen)
         since = 0 if seen < 0.9 * best or seen > 1e-3 else since + 1
         best = min(best, seen)
-        if seen * min(rate, 1.0) <= limits.tol or cycles >= limits.max_cycles or since >= _STALLED:
-            left = at.imbalance()  # `seen` is from before the sweep's own steps
+        expected = seen * min(rate, 1.0)  # `seen` is from before the sweep's steps; 0 after the first sweep
+        if expected <= limits.tol or cycles >= limits.max_cycles or since >= _STALLED:
+            left = at.imbalance()
     return Run(cycles, left)
