@@ -82,7 +82,7 @@ def check(
         tell("searching for a difference")
         measurement, parted, search = _searched(first, second, judge, inputs, measurement, seconds / 2)
     clock.append(time.perf_counter())
-    compared: list[LayerDistance] = []
+    compared, unknown = list[LayerDistance](), ""
     if parted is not None:
         tell("shrinking the counterexample")
         parted = smallest(judge, parted, min(_SHRINK_SECONDS, seconds / 4))
@@ -90,11 +90,12 @@ def check(
     if parted is not None or (layers and not moved):
         tell("comparing layers")
         several = [arrays for _, arrays in inputs[:_LAYER_INPUTS]]
-        compared = _layers(first, second, found, several if parted is None else [parted, *several])
+        compared, unknown = _layers(first, second, found, several if parted is None else [parted, *several])
     clock.append(time.perf_counter())
     stages = ("trace", "prove", "verify", "locate")
     laps = dict(zip(stages, (end - start for start, end in itertools.pairwise(clock)), strict=True))
-    return _report(first, second, found, measurement, parted, compared, search, laps)
+    report = _report(first, second, found, measurement, parted, search, laps)
+    return replace(report, layers=tuple(compared), layers_unknown=unknown)
 
 
 def check_signatures(a: ir.Graph, b: ir.Graph) -> None:
@@ -119,7 +120,6 @@ def _report(
     found: Attempt,
     measurement: Measurement,
     parted: list[ir.Array] | None,
-    layers: Sequence[LayerDistance],
     search: Search | None,
     seconds: Mapping[str, float],
 ) -> CheckReport:
@@ -138,7 +138,6 @@ def _report(
         structure=found.structure,
         permuted=0 if found.proof is None else len(found.proof.permutation),
         counterexample=None if parted is None else dict(zip(names, parted, strict=True)),
-        layers=tuple(layers),
         search=search,
     )
 
@@ -181,16 +180,17 @@ def _searched(
 
 def _layers(
     first: Source, second: Source, found: Attempt, inputs: Sequence[Sequence[ir.Array]]
-) -> list[LayerDistance]:
-    """How far each layer's results are from their counterparts; empty where none can be recorded."""
+) -> tuple[list[LayerDistance], str]:
+    """How far each layer's results are from their counterparts; or why that is unknown."""
     values = found.nearest.values if found.nearest is not None else found.structure.values
     if not values:
-        return []
+        return [], "the graphs have no hidden values that correspond"
     try:
         runs = [
             (first.hidden_values(first.model, arrays), second.hidden_values(second.model, arrays))
             for arrays in inputs
         ]
-    except (InputError, RuntimeError, ValueError):  # a model whose hidden values cannot be recorded
-        return []
-    return layer_distances(first.network, values, runs)
+    except (InputError, RuntimeError, ValueError) as error:  # what the runtimes raise on such models
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return [], f"hidden values cannot be recorded: {reason}"
+    return layer_distances(first.network, values, runs), ""

@@ -127,6 +127,7 @@ class CheckReport:
         permuted: number of channel factors that the proof permutes.
         counterexample: an input on which the models part, by input name (ONNX's where B is an ONNX model).
         layers: how far each layer of A is from its counterpart, where that was compared.
+        layers_unknown: why layers could not be compared, where that was tried in vain.
         search: the search for such an input, where there was one.
     """
 
@@ -137,6 +138,7 @@ class CheckReport:
     permuted: int = 0
     counterexample: Mapping[str, ir.Array] | None = None
     layers: tuple[LayerDistance, ...] = ()
+    layers_unknown: str = ""
     search: Search | None = None
 
     @property
@@ -171,6 +173,7 @@ class CheckReport:
             "permuted": self.permuted,
             "layer": self.layer,
             "layers": [asdict(item) for item in self.layers],
+            "layers_unknown": self.layers_unknown,
             "search": None if self.search is None else asdict(self.search),
             "note": self.note,
             "seconds": dict(self.seconds),

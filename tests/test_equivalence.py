@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import graphnorm
 from graphnorm import ir
+from graphnorm.cli.check_table import stages
 from graphnorm.coefficients import rescale
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.frontends.onnx_file import read_onnx
@@ -344,3 +345,24 @@ def test_a_unit_that_few_inputs_reach_is_still_found(seed: int) -> None:
     with torch.no_grad():
         other[4].weight[0, 0] *= 1.01
     assert graphnorm.check(model, other, example).verdict == "differs"
+
+
+def test_layers_that_cannot_be_compared_are_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(other[2].parameters()).add_(0.5)
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("no recorder here\nmore lines")
+
+    monkeypatch.setattr("graphnorm.verification.torch_runner.hidden_values", refused)
+    report = graphnorm.check(model, other, torch.randn(3, 4), seconds=1.0)
+    assert report.verdict == "differs"
+    assert not report.layers
+    assert report.layers_unknown == "hidden values cannot be recorded: no recorder here"
+    assert report.to_dict()["layers_unknown"] == report.layers_unknown
+    assert ("layers", f"not compared: {report.layers_unknown}") in stages(report)
+    monkeypatch.undo()
+    assert graphnorm.check(model, other, torch.randn(3, 4), seconds=1.0).layers_unknown == ""

@@ -75,6 +75,8 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
         found.append(("failure", report.verification.failure))
     if report.layer:
         found.append(("first layer", report.layer))
+    if report.layers_unknown:
+        found.append(("layers", f"not compared: {report.layers_unknown}"))
     if report.counterexample is not None:
         entries = sum(array.size for array in report.counterexample.values())
         filled = sum(int((array != 0).sum()) for array in report.counterexample.values())
