@@ -29,11 +29,12 @@ def multiplied(old: ir.Array, factors: Sequence[Floats], exact: bool) -> tuple[i
     rows = max(1, _CHUNK // max(old[:1].size, 1)) if old.ndim else 1
     for start in range(0, len(old) if old.ndim else 1, rows):
         at = slice(start, start + rows) if old.ndim else ()
-        value = functools.reduce(np.multiply, [_cut(factor, at) for factor in factors])
-        with np.errstate(over="ignore", under="ignore"):
-            product = np.multiply(value, old[at].astype(np.float64))
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            value = functools.reduce(np.multiply, [_cut(factor, at) for factor in factors])
+            part = old[at].astype(np.float64)
+            product = np.multiply(value, part)
             new[at] = round_once(product, old.dtype)
-        wrong = _wrong(new[at], product, exact)
+        wrong = _wrong(part, new[at], product, exact)
         if wrong is not None:
             bad = np.zeros(old.shape, dtype=bool) if bad is None else bad
             bad[at] = wrong
@@ -83,16 +84,16 @@ def _cut(factor: Floats, at: slice | tuple[()]) -> Floats:
     return factor if factor.ndim == 0 or len(factor) == 1 else factor[at]
 
 
-def _wrong(new: ir.Array, product: Floats, exact: bool) -> Bools | None:
-    """Entries that overflow (exact mode: that were rounded); None if there are none."""
+def _wrong(old: Floats, new: ir.Array, product: Floats, exact: bool) -> Bools | None:
+    """Entries that overflow, here or in the factors (exact mode: or were rounded); None if there are none."""
     rounded = new.astype(np.float64)
-    if exact:
-        wrong = rounded != product
-    else:
+    if not exact:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(rounded.sum()):
                 return None
-        wrong = ~np.isfinite(rounded) & np.isfinite(product)
+    wrong = ~np.isfinite(rounded) & np.isfinite(old)
+    if exact:
+        wrong |= rounded != product
     return wrong if wrong.any() else None
 
 

@@ -75,6 +75,15 @@ def test_overflow_is_reported(size: int) -> None:
     assert np.isfinite(new[0]).all()
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_factors_that_overflow_together_are_reported(exact: bool) -> None:
+    old = np.array([[2.0**-900, 0.0], [np.inf, 1.0]])
+    given = [np.array([[2.0**800], [1.0]]), np.full((1, 2), 2.0**800)]
+    _, bad = multiplied(old, given, exact=exact)
+    assert bad is not None
+    assert bad.tolist() == [[True, True], [False, False]]
+
+
 def test_large_weights_are_no_overflow() -> None:
     old = np.full((2, 3), 1e30, dtype=np.float32)  # its square is
     new, bad = multiplied(old, [np.full((2, 1), 2.0), np.full((1, 3), 3.0)], exact=False)
