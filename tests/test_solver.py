@@ -123,6 +123,15 @@ def test_zero_layer_and_frozen_variables() -> None:
     assert (held.z[4:] != 0).all()
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0, np.inf])
+@pytest.mark.parametrize("dead", [1, 3])  # no channel moves; those of one layer do
+def test_layers_that_cannot_move_count(p: float, dead: int) -> None:
+    found = zeroed(chain([3, 4, 4, 3, 4, 2] if dead == 3 else [3, 4, 4, 3], p=p), dead, ALL, ALL)
+    solution = solve(found)
+    assert solution.before == pytest.approx(objective(found, np.zeros(found.count)))
+    assert solution.after == pytest.approx(objective(found, solution.z))
+
+
 def test_boundedness_follows_products() -> None:
     assert bounds(starting(mixed(0))).finite.all()
     gated = mixed(0)

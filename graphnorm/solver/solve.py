@@ -135,14 +135,12 @@ def _solve(
     problem, exact = hold(problem, dtype, call.memory), problem
     held = np.zeros(problem.count, dtype=bool) if call.frozen is None else call.frozen
     active = touched(problem) & ~held
-    at = Descent(problem, active, arrays, arrays.zeros(problem.count))
+    at = whole = Descent(problem, active, arrays, arrays.zeros(problem.count))
     before = at.objective()
     finite = bounds(at).finite
     degenerate = np.flatnonzero(active & ~finite)
-    fixed = 0.0  # of blocks in which only degenerate variables move
     if len(degenerate):
         at = Descent(problem, active & finite, arrays, arrays.zeros(problem.count))
-        fixed = before - at.objective() if at.sums else 0.0
     if start is not None:
         at.move_to(arrays.array(start))
     run = call.method(at, call.limits)
@@ -150,7 +148,11 @@ def _solve(
     if call.wanted is not None or call.certify:
         run, found = _certified(at, exact if dtype == np.float32 else None, run, call)
     z = np.array(arrays.host(at.z))
-    after = at.objective() + fixed
+    if len(whole.blocks) > len(at.blocks):  # in the others only degenerate variables move
+        whole.move_to(at.z)
+        after = whole.objective()
+    else:
+        after = at.objective()
     status = _status(run, call, z, after, found)
     if status is Status.OUT_OF_RANGE:
         z, after = np.zeros_like(z), before
