@@ -152,6 +152,38 @@ def test_single_precision_is_enough_for_its_tolerance() -> None:
     assert rough.gap <= 1e-12
 
 
+def _tiny(case: str) -> tuple[nn.Sequential, float]:
+    """A network whose masses are below float32, and c."""
+    torch.manual_seed(0)
+    if case == "deep":
+        deep = [nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(90)]
+        return nn.Sequential(*deep, nn.Linear(4, 2)), 0.5
+    linear = [nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)]
+    first, middle, last = (layer.weight.data for layer in linear)
+    if case == "row":
+        first[2] *= 1e-25
+    elif case == "layers":
+        first *= 1e-25
+        middle *= 1e25
+    else:  # an entry, though its row and its column are in range
+        middle[1] *= 1e-12
+        last[:, 1] *= 1e12
+        middle[:, 2] *= 1e-12
+        first[2] *= 1e12
+    return nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2]), 1.0
+
+
+@pytest.mark.parametrize("case", ["deep", "row", "layers", "entry"])
+def test_masses_below_single_precision_are_seen(case: str) -> None:
+    model, c = _tiny(case)
+    found = build_problem(graphnorm.trace(model, torch.randn(2, 4)), c=c)
+    cycles: list[int] = []  # of a try in float32, too
+    rough = solve(found, tol=1e-6, watch=lambda at, cycle, seen: cycles.append(cycle))
+    assert not len(rough.degenerate)
+    assert len(cycles) <= 20
+    assert np.abs(rough.z - solve(found, tol=1e-10).z).max() <= 1e-4
+
+
 @pytest.mark.parametrize("tol", [1e-6, 1e-10])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_torch_finds_what_numpy_finds(device: str, tol: float) -> None:

@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]
 _SMALLEST, _LARGEST = 1e-28, 1e30  # sums in this range, so that float32 entries that matter are normal
+_LEAST_ENTRY = 1e-35  # where the row and the column with the least sums meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +112,25 @@ class Dense:
     def held(self, dtype: npt.DTypeLike) -> Dense:
         return Dense(self.array.astype(dtype, copy=False), self.sums) if self.fits(dtype) else self
 
-    def fits(self, dtype: npt.DTypeLike) -> bool:
-        """Whether row and column sums are 0 or far from the limits of `dtype`."""
+    def fits(self, dtype: npt.DTypeLike, truth: Mass | None = None) -> bool:
+        """Whether row and column sums are 0 (in `truth`, too) or far from the limits of `dtype`.
+
+        An entry is scaled down twice where a row and a column are: it must be a normal number, too.
+        """
         if np.dtype(dtype) == np.float64:
             return True
-        ones = [np.ones(n, dtype=self.array.dtype) for n in self.shape]
-        sums = np.concatenate([self.array @ ones[1], ones[0] @ self.array])
-        least = sums.min(initial=np.inf, where=sums > 0)
-        return bool(sums.max(initial=0.0) < _LARGEST and least > _SMALLEST)  # not if one is NaN
+        a = self.array
+        rows, columns = (_float64(side @ np.ones(side.shape[1], dtype=a.dtype)) for side in (a, a.T))
+        least = [side.min(initial=np.inf, where=side > 0) for side in (rows, columns)]
+        largest = max(rows.max(initial=0.0), columns.max(initial=0.0))
+        if not (largest < _LARGEST and min(least) > _SMALLEST):  # not if one is NaN
+            return False
+        if np.isfinite(least[0]) and least[0] * least[1] < _LEAST_ENTRY * rows.sum():
+            return False
+        if truth is None or (rows.all() and columns.all()):
+            return True
+        true_rows, true_columns = truth.right(np.ones(len(columns))), truth.left(np.ones(len(rows)))
+        return not (true_rows[rows == 0].any() or true_columns[columns == 0].any())
 
     def scaled(self, r: Floats, c: Floats) -> Dense:
         """r_i A_ij c_j."""
