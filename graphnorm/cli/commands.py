@@ -116,6 +116,7 @@ def canonicalize(
     """Rescale a model to the unique minimum of its weights' norm, keeping its function."""
     from graphnorm.cli import display
     from graphnorm.cli.files import (
+        STDOUT,
         check_carries_graph,
         check_certificate_file,
         check_json,
@@ -129,7 +130,8 @@ def canonicalize(
     used = [path for path in (spec.path, weights) if path is not None]
     check_output(output, spec.kind, used, force)
     check_json(json_path, [*used, output])
-    check_certificate_file(certificate, [*used, output])
+    outputs = [output] if json_path in (None, STDOUT) else [output, Path(json_path)]
+    check_certificate_file(certificate, used, outputs, force)
     if rewrite_clips:
         check_carries_graph(output)
     with display.progress("loading") as tell:

@@ -100,15 +100,26 @@ def check_file(option: str, path: Path | None, suffix: str, others: Sequence[Pat
     _check_place(option, path, others)
 
 
-def check_certificate_file(path: Path | None, others: Sequence[Path] = ()) -> None:
+def check_certificate_file(
+    path: Path | None, inputs: Sequence[Path], outputs: Sequence[Path], force: bool
+) -> None:
     """Refuse a ``--certificate`` destination: of its two files, neither may be another file of the run.
 
     Raises:
-        InputError: wrong suffix, no folder, or a file that is used otherwise.
+        InputError: wrong suffix, no folder, a file that is used otherwise, or an existing one without
+            `force`.
     """
-    check_file("--certificate", path, ".json", others)
-    if path is not None:
-        check_file("--certificate", path.with_suffix(".safetensors"), ".safetensors", others)
+    if path is None:
+        return
+    check_file("--certificate", path, ".json", inputs)
+    vectors = path.with_suffix(".safetensors")
+    for file in (path, vectors):
+        if any(file.absolute() == output.absolute() for output in outputs):
+            raise InputError(
+                f"--certificate {path}: its files are {path.name} and {vectors.name}, and {file.name} is "
+                "another output; choose another name"
+            )
+        _check_new("--certificate", file, inputs, force)
 
 
 def write_json(report: Mapping[str, Any], target: str | None) -> None:
