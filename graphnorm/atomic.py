@@ -21,7 +21,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
+        temporary.touch()
+        usual = temporary.stat().st_mode  # some writers leave their files to the owner alone
+        temporary.unlink()
         yield temporary
+        temporary.chmod(usual)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

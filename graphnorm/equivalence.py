@@ -106,12 +106,11 @@ def check_signatures(a: ir.Graph, b: ir.Graph) -> None:
     """
     shapes = [[(g.values[n].shape, g.values[n].dtype) for n in g.inputs] for g in (a, b)]
     if len(shapes[0]) != len(shapes[1]):
-        raise InputError(f"{a.name} takes {len(shapes[0])} inputs, {b.name} takes {len(shapes[1])}")
+        taken = [f"{len(g.inputs)} inputs ({', '.join(g.inputs)})" for g in (a, b)]
+        raise InputError(f"A takes {taken[0]}, B takes {taken[1]}: they cannot be the same function")
     for name, one, two in zip(a.inputs, *shapes, strict=True):
         if one != two:
-            raise InputError(
-                f"input {name!r}: {a.name} takes {one[1]}{one[0]}, {b.name} takes {two[1]}{two[0]}"
-            )
+            raise InputError(f"input {name!r}: A takes {one[1]}{one[0]}, B takes {two[1]}{two[0]}")
 
 
 def _report(

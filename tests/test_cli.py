@@ -207,6 +207,24 @@ class TestCanonicalize:
         assert run("canonicalize", "a.onnx", "-o", "b.onnx", "--force").exit_code == 0
         assert Path("b.onnx").read_bytes() != b"old"
 
+    def test_certificate_replaces_nothing_unasked(self, folder: Path) -> None:
+        Path("c.safetensors").write_bytes(b"another's weights")
+        arguments = ("canonicalize", "a.onnx", "-o", "b.onnx", "--certificate", "c.json")
+        refused = run(*arguments)
+        assert refused.exit_code == 2
+        assert "c.safetensors: exists already" in refused.stderr
+        assert not Path("b.onnx").exists()
+        assert run(*arguments, "--force").exit_code == 0
+        assert run("verify-certificate", "a.onnx", "b.onnx", "c.json").exit_code == 0
+
+    def test_weights_are_as_readable_as_other_files(self, folder: Path) -> None:
+        Path("other").touch()
+        assert run("canonicalize", "cli_zoo:mlp", "-o", "m.safetensors").exit_code == 0
+        assert Path("m.safetensors").stat().st_mode == Path("other").stat().st_mode
+
+    def test_equal_fingerprints_are_said_to_be(self, folder: Path) -> None:
+        assert "same" in run("fingerprint", "a.onnx", "--compare", "a.onnx").stdout
+
     def test_planted_error_exits_1_and_writes_nothing(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -234,6 +252,8 @@ class TestRefusals:
             (["cli_zoo:mlp", "-o", "b.onnx"], "torch models are written to .pt2 or .safetensors"),
             (["a.onnx", "-o", "no/such/b.onnx"], "its folder does not exist; create no/such"),
             (["a.onnx", "-o", "a.onnx", "--force"], "is one of the input files"),
+            (["cli_zoo:mlp", "-o", "b.safetensors", "--certificate", "b.json"], "is another output"),
+            (["a.onnx", "-o", "b.onnx", "--json", "r.json", "--certificate", "r.json"], "is another output"),
             (["a.onnx", "-o", "b.onnx", "--json", "a.onnx"], "name a .json file"),
             (["a.onnx", "-o", "b.onnx", "--json", "no/r.json"], "its folder does not exist"),
             (["a.onnx", "-o", "b.onnx", "--input", "1xx3"], "expected [NAME:]SIZES"),

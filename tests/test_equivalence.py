@@ -168,7 +168,7 @@ def test_onnx_against_its_canonical_form() -> None:
 def test_different_inputs_are_refused() -> None:
     model, example = small_cnn()
     wide = nn.Sequential(nn.Conv2d(4, 2, 1))
-    with pytest.raises(graphnorm.InputError, match=r"input 'input': main_graph takes float32\(1, 3, 8, 8\)"):
+    with pytest.raises(graphnorm.InputError, match=r"input 'input': A takes float32\(1, 3, 8, 8\)"):
         graphnorm.check(exported(model, example), exported(wide.eval(), torch.randn(1, 4, 8, 8)))
 
 

@@ -81,7 +81,8 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
         entries = sum(array.size for array in report.counterexample.values())
         filled = sum(int((array != 0).sum()) for array in report.counterexample.values())
         where = f", saved to {saved}" if saved else " (--counterexample OUT.npz saves it)"
-        found.append(("counterexample", f"{filled} of {entries} entries are not zero{where}"))
+        shown = f"{filled} of {entries} entries are not zero" if filled else f"all {entries} entries are zero"
+        found.append(("counterexample", shown + where))
     found.append(("seconds", ", ".join(f"{stage} {value:.2f}" for stage, value in report.seconds.items())))
     return found
 

@@ -185,5 +185,7 @@ def fingerprint(
         out.print(fingerprint_table(item, name))
     for line in different:
         out.print(f"[red]differs[/red]: {line}")
+    if compare is not None and not different:
+        out.print("[green]same[/green]: no number differs")
     if different:
         raise typer.Exit(NOT_EQUIVALENT)
