@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -287,14 +288,20 @@ class TestMeasure:
 
         assert measure(Fake(hole), Fake(hole), inputs_of(self.data)).agrees
         assert not measure(Fake(hole), Fake(lambda x: x), inputs_of(self.data)).agrees
-        assert not measure(Fake(lambda x: x), Fake(hole), inputs_of(self.data)).agrees
+        found = measure(Fake(lambda x: x), Fake(hole), inputs_of(self.data))
+        assert not found.agrees
+        assert re.search(r"[1-9]\d* of \d+ entries are infinite or NaN, 0 of the original's", found.failure)
 
     def test_shapes_must_match(self) -> None:
-        assert not measure(Fake(lambda x: x), Fake(lambda x: x[:-1]), inputs_of(self.data)).agrees
+        found = measure(Fake(lambda x: x), Fake(lambda x: x[:-1]), inputs_of(self.data))
+        assert not found.agrees
+        assert "the original's is float" in found.failure
 
     def test_zero_outputs(self) -> None:
         assert measure(Fake(np.zeros_like), Fake(np.zeros_like), inputs_of(self.data)).agrees
-        assert not measure(Fake(np.zeros_like), Fake(lambda x: x), inputs_of(self.data)).agrees
+        found = measure(Fake(np.zeros_like), Fake(lambda x: x), inputs_of(self.data))
+        assert not found.agrees
+        assert "not zero" in found.failure
 
 
 def test_battery_keeps_the_range_of_integers() -> None:

@@ -210,7 +210,7 @@ class Judge:
             if _RATIO < ratio < np.inf:
                 noise = max(noise, _nearby_noise(self.original, arrays, index, exact))
                 ratio = min(ratio, rmse / noise) if noise > 0 else ratio
-            failure = f"output {index}: RMSE {rmse:.3g}, the original's own {noise:.3g}"
+            failure = f"output {index}: {_difference(runs[0], other[index], rmse, noise)}"
             if ratio >= worst.ratio:
                 errors = _relative_errors(other[index], exact)
                 told = worst.failure or (failure if ratio > _RATIO else "")
@@ -288,6 +288,19 @@ def _same_bits(first: ir.Array, second: ir.Array) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and first.tobytes() == second.tobytes()
 
 
+def _difference(old: ir.Array, new: ir.Array, rmse: float, noise: float) -> str:
+    if np.isfinite(rmse):
+        return f"RMSE {rmse:.3g}, the original's own {noise:.3g}"
+    if old.shape != new.shape or old.dtype != new.dtype:
+        return f"{new.dtype}{new.shape}, the original's is {old.dtype}{old.shape}"
+    if old.dtype.name not in ir.FLOAT_TYPES:
+        return f"{np.count_nonzero(old != new)} of {old.size} entries differ"
+    wild = [np.count_nonzero(~np.isfinite(array.astype(np.float64))) for array in (new, old)]
+    if any(wild):
+        return f"{wild[0]} of {old.size} entries are infinite or NaN, {wild[1]} of the original's"
+    return "not zero, as the original's is"
+
+
 def _compare(
     runs: Sequence[ir.Array], new: ir.Array, truth: ir.Array, tiny: float
 ) -> tuple[float, float, float]:
@@ -312,8 +325,8 @@ def _compare(
     if size == 0.0:
         same = _rms(two[finite]) <= max(_rms(value[finite]) for value in values)
         return (0.0, 0.0, 0.0) if same else (np.inf, np.inf, 0.0)
-    rmse = _rms((two - exact)[finite]) / size
-    noise = max(_rms((value - exact)[finite]) for value in values) / size
+    rmse = _rms(two[finite] - exact[finite]) / size
+    noise = max(_rms(value[finite] - exact[finite]) for value in values) / size
     if old.dtype == np.float64:  # its own anchor: there is no finer run to measure the noise with
         tiny = _TINY_FLOAT64
     floor = tiny * ir.float_format(old.dtype).eps / _RATIO
