@@ -24,6 +24,7 @@ from graphnorm.solver.problem import Block, Integers, Problem, merged
 from graphnorm.solver.streamed import Streamed
 
 CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Gather"})
+_LAYERS = CONTRACTIONS | {"DeformConv", "RNN", "LSTM", "GRU", "aten::lstm_projected"}
 
 
 def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Problem:
@@ -131,9 +132,7 @@ def layers_after(network: ir.Graph, demands: Iterable[Demand]) -> dict[int, int]
     """Node index -> number of weight layers after it on the longest path to an output."""
     nodes = network.nodes
     layers = {
-        d.node
-        for d in demands
-        if d.role == "weight" and d.node < len(nodes) and nodes[d.node].op in CONTRACTIONS
+        d.node for d in demands if d.role == "weight" and d.node < len(nodes) and nodes[d.node].op in _LAYERS
     }
     after: dict[str, int] = {}
     found: dict[int, int] = {}

@@ -17,7 +17,7 @@ from graphnorm import coefficients
 from graphnorm.coefficients import powers_of_two, rescale
 from graphnorm.demo_models import resnet18c
 from graphnorm.emission.torch_module import rescale_torch
-from graphnorm.objective import build_problem
+from graphnorm.objective import build_problem, layers_after
 from graphnorm.products import round_once
 from graphnorm.solver.problem import objective
 from graphnorm.solver.solve import solve
@@ -214,6 +214,23 @@ def test_torch_and_its_onnx_export_agree(name: str) -> None:
     assert one.report.objective["before"] == pytest.approx(two.report.objective["before"], rel=1e-6)
     assert one.report.objective["after"] == pytest.approx(two.report.objective["after"], rel=1e-6)
     assert two.report.verification.verdict == "proved"
+
+
+@pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_count_as_layers(recurrent: type[nn.LSTM | nn.GRU | nn.RNN]) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Linear(3, 4), recurrent(4, 5), nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.last(self.second(torch.relu(self.first(x)))[0])
+
+    graph = graphnorm.trace(Model(), torch.randn(6, 3))
+    depth = layers_after(graph.network, graph.demands)
+    layers = {demand.weight: depth.get(demand.node, 0) for demand in graph.demands if demand.role == "weight"}
+    assert layers["first.weight"] == 2
+    assert layers["last.weight"] == 0
 
 
 def test_asymmetric_cycle_is_the_papers() -> None:
