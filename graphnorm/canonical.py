@@ -22,8 +22,8 @@ from graphnorm.permutation.symmetry import Permutation, symmetry
 from graphnorm.report import Report, Verification, degenerate_groups
 from graphnorm.solver.solve import METHODS, Solution, solve
 from graphnorm.sources import Source, open_model
+from graphnorm.verification.battery import battery
 from graphnorm.verification.layers import inexact_variables
-from graphnorm.verification.measure import battery
 
 MODES = ("optimal", "exact")
 Progress = Callable[[str], None]

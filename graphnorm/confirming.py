@@ -15,10 +15,12 @@ from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.permutation.symmetry import Permutation, inverse, symmetry
 from graphnorm.report import Verification
 from graphnorm.sources import Source
+from graphnorm.verification.battery import battery
 from graphnorm.verification.certificate import check_certificate
 from graphnorm.verification.layers import first_difference
-from graphnorm.verification.measure import Runner, battery, measure
+from graphnorm.verification.measure import measure
 from graphnorm.verification.rewriting import first_departure
+from graphnorm.verification.runner import Runner
 
 
 def prove(

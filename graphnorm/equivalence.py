@@ -20,8 +20,9 @@ from graphnorm.errors import InputError
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import CheckReport, Search, Verification
 from graphnorm.sources import Source, TorchSource, open_model
+from graphnorm.verification.battery import battery
 from graphnorm.verification.layers import LayerDistance, layer_distances
-from graphnorm.verification.measure import Judge, Measurement, battery, measure
+from graphnorm.verification.measure import Judge, Measurement, measure
 from graphnorm.verification.search import GRADIENT, RANDOM, find_difference, smallest
 
 # Without a proof, look for an input on which the models part.

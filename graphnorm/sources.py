@@ -20,7 +20,7 @@ from graphnorm.errors import InputError, ModelFileError
 
 if TYPE_CHECKING:
     from graphnorm.clips import Rewriting
-    from graphnorm.verification.measure import Runner
+    from graphnorm.verification.runner import Runner
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from graphnorm import ir
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.proof.prove import attempt
 from graphnorm.sources import Source, open_model
-from graphnorm.verification.measure import battery, measure
+from graphnorm.verification.battery import battery
+from graphnorm.verification.measure import measure
 from tests.equivalents import equivalent_weights
 from tests.test_canonical import network
 

@@ -21,10 +21,12 @@ from graphnorm.cli.check_table import stages
 from graphnorm.coefficients import rescale
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.frontends.onnx_file import read_onnx
+from graphnorm.verification.battery import battery
 from graphnorm.verification.certificate import check_certificate
 from graphnorm.verification.layers import first_difference
-from graphnorm.verification.measure import Reference, battery, measure
+from graphnorm.verification.measure import measure
 from graphnorm.verification.onnx_runner import OnnxRunner
+from graphnorm.verification.runner import Reference
 from tests.networks import NETWORKS
 from tests.test_canonical import exported, network, small_cnn
 

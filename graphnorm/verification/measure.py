@@ -17,56 +17,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
-import ml_dtypes
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.verification.runner import Runner
 
 _RATIO = 3.0
 _LEAST = 26  # inputs that are tried whatever the time
 _NEARBY = 4  # draws of the noise
 _TINY_FLOAT64 = 1024.0
-_DENSITY = 0.05  # of sparse inputs
 _BINS = 40  # of the histogram of errors, half a decade each
 _NEARBY_SIZE = 0.05  # relative move of a nearby model's weights
-
-
-class Runnable(Protocol):
-    """A model that can be run."""
-
-    def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
-        """Outputs for `inputs`, in order."""
-
-
-class Runner(Runnable, Protocol):
-    """A model whose noise can be measured too."""
-
-    device: str
-    runtime: str  # what runs it, and where
-    tiny: float  # difference that never counts, in float epsilons of the outputs' root mean square
-
-    def reference(self, inputs: Sequence[ir.Array]) -> Reference:
-        """How to measure this model's own noise; `inputs` are some to try it on."""
-
-    def nearby(self, seed: int, size: float | None) -> Runner:
-        """A model whose matrices and kernels are moved at random by up to `size` (None: by half an ulp)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What a model's noise is measured against.
-
-    Attributes:
-        anchor: a run of the same model that counts as exact.
-        name: what the anchor is.
-        variants: other runs of the same function, whose distance from the anchor is noise too.
-    """
-
-    anchor: Runnable
-    name: str
-    variants: tuple[Runnable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,62 +65,6 @@ class Measurement:
     runtimes: tuple[str, str] = ("", "")
     kinds: dict[str, int] = field(default_factory=dict)
     errors: tuple[float, float, list[int]] = (-10.0, 0.5, [])
-
-
-def battery(
-    network: ir.Graph,
-    example: Sequence[ir.Array] | None,
-    draws: int = 1,
-    seed: int = 0,
-    wide: bool = False,
-) -> list[tuple[str, list[ir.Array]]]:
-    """Inputs to try: the example, `draws` of normal, large and small ones, and zeros.
-
-    Wide: uniform and sparse ones too.
-    """
-    generator = np.random.default_rng(seed)
-    found: list[tuple[str, list[ir.Array]]] = []
-    if example is not None:
-        found.append(("given", list(example)))
-    each = [("normal", 1.0), ("large", 30.0), ("small", 1e-2)]
-    each += [("uniform", 1.0), ("sparse", 1.0)] if wide else []
-    kinds = each * draws + [("zero", 0.0)]
-    for name, size in kinds:
-        found.append(
-            (name, [_draw(network, i, example, name, size, generator) for i in range(len(network.inputs))])
-        )
-    return found
-
-
-def _draw(
-    network: ir.Graph,
-    index: int,
-    example: Sequence[ir.Array] | None,
-    kind: str,
-    size: float,
-    generator: np.random.Generator,
-) -> ir.Array:
-    value = network.values[network.inputs[index]]
-    shape = value.shape or ()
-    if example is not None:
-        shape = example[index].shape
-    if value.is_float:
-        return (size * _entries(kind, shape, generator)).astype(_dtype(value.dtype))
-    if example is not None:  # integers may be token ids, lengths, masks: keep their range
-        low, high = int(example[index].min()), int(example[index].max())
-        return generator.integers(low, high + 1, shape).astype(example[index].dtype)
-    return generator.integers(0, 2, shape).astype(_dtype(value.dtype))
-
-
-def _entries(kind: str, shape: Sequence[int], generator: np.random.Generator) -> ir.Array:
-    if kind == "uniform":
-        return generator.uniform(0, 1, shape)
-    normal = generator.standard_normal(shape)
-    return np.where(generator.uniform(size=shape) < _DENSITY, normal, 0.0) if kind == "sparse" else normal
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(getattr(ml_dtypes, name, name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from graphnorm import ir
 from graphnorm.emission.onnx_file import rescale_onnx
 from graphnorm.errors import InputError
 from graphnorm.frontends.onnx_load import to_proto
-from graphnorm.verification.measure import Reference
 from graphnorm.verification.onnx_float64 import UNSUPPORTED, Float64Runner
+from graphnorm.verification.runner import Reference
 
 _PROTOBUF_LIMIT = 1_900_000_000
 

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.verification.measure import Judge, Runnable
+from graphnorm.verification.measure import Judge
+from graphnorm.verification.runner import Runnable
 
 Arrays = list[ir.Array]
 _STARTS = 3

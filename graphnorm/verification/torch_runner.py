@@ -18,7 +18,7 @@ from graphnorm.emission.torch_module import named_tensors
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
 from graphnorm.verification.double_kernels import DoubleKernels
-from graphnorm.verification.measure import Reference
+from graphnorm.verification.runner import Reference
 
 
 class TorchRunner:

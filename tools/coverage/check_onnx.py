@@ -15,7 +15,8 @@ from graphnorm.graph import build
 from graphnorm.ir import Array
 from graphnorm.scales.registry import Registry
 from graphnorm.sources import Source, open_model
-from graphnorm.verification.measure import battery, measure
+from graphnorm.verification.battery import battery
+from graphnorm.verification.measure import measure
 from graphnorm.verification.onnx_float64 import Float64Runner
 from tools.coverage.records import FELT, TOLERANCE, Record
 from tools.coverage.rescaling import describe, difference, probes, random_element

@@ -1,0 +1,45 @@
+"""What a measurement asks of a model: to be run, and to be compared with itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from graphnorm import ir
+
+
+class Runnable(Protocol):
+    """A model that can be run."""
+
+    def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
+        """Outputs for `inputs`, in order."""
+
+
+class Runner(Runnable, Protocol):
+    """A model whose noise can be measured too."""
+
+    device: str
+    runtime: str  # what runs it, and where
+    tiny: float  # difference that never counts, in float epsilons of the outputs' root mean square
+
+    def reference(self, inputs: Sequence[ir.Array]) -> Reference:
+        """How to measure this model's own noise; `inputs` are some to try it on."""
+
+    def nearby(self, seed: int, size: float | None) -> Runner:
+        """A model whose matrices and kernels are moved at random by up to `size` (None: by half an ulp)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a model's noise is measured against.
+
+    Attributes:
+        anchor: a run of the same model that counts as exact.
+        name: what the anchor is.
+        variants: other runs of the same function, whose distance from the anchor is noise too.
+    """
+
+    anchor: Runnable
+    name: str
+    variants: tuple[Runnable, ...] = ()
