@@ -39,7 +39,7 @@ class WeightPowers:
     factor: float
     merge: Gather | None
 
-    def chunks(self, dtype: npt.DTypeLike, whole: bool = False) -> Iterator[tuple[slice, Array]]:
+    def chunks(self, dtype: npt.DTypeLike, whole: bool) -> Iterator[tuple[slice, Array]]:
         """(rows, their masses) in `dtype`; chunks of the same rows are to be added (maximised).
 
         `whole`: all at once where nothing is summed, since no chunk would take less memory than the masses.

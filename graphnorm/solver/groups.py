@@ -12,7 +12,7 @@ from graphnorm.solver.arrays import Array, Arrays, add_at
 from graphnorm.solver.blocks import CompiledBlock
 from graphnorm.solver.problem import Bools, Integers
 from graphnorm.solver.sides import Side
-from graphnorm.solver.terms import Term
+from graphnorm.solver.terms import Term, uniform
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,10 @@ def _incidence(
     block: CompiledBlock, axis: int, groups: Integers, g: int, place: Integers, size: int, arrays: Arrays
 ) -> Incidence:
     side = block.sides[axis]
-    if all(term.alike for term in side.terms):
-        whole = [_whole(term, place, size, arrays) for term in side.terms if term.group == g]
-        return Incidence(block, axis, None, tuple(whole))
+    pairs = uniform(side.terms)
+    if pairs is not None:
+        mine = [(term, c) for term, (group, c) in zip(side.terms, pairs, strict=True) if group == g]
+        return Incidence(block, axis, None, tuple(_whole(term, c, place, size, arrays) for term, c in mine))
     forms = block.forms[axis]
     term = np.flatnonzero(groups[forms.indices] == g)
     entry = np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))[term]
@@ -134,8 +135,8 @@ def _incidence(
     local, data = place[forms.indices[term]], forms.data[term]
     targets = []
     for coefficient in np.unique(data).tolist():
-        mine = np.flatnonzero(data == coefficient)
-        inside, where = entry[mine] - part.start, local[mine]
+        chosen = np.flatnonzero(data == coefficient)
+        inside, where = entry[chosen] - part.start, local[chosen]
         every_entry = len(inside) == part.stop - part.start and bool((np.diff(inside) == 1).all())
         in_order = len(where) == size and bool((where == np.arange(size)).all())
         targets.append(
@@ -150,20 +151,21 @@ def _incidence(
     return Incidence(block, axis, None if every else part, tuple(targets))
 
 
-def _whole(term: Term, place: Integers, size: int, arrays: Arrays) -> Target:
+def _whole(term: Term, coefficient: float, place: Integers, size: int, arrays: Arrays) -> Target:
     """All entries of a side, each with this term."""
     local = place[term.index]
     in_order = len(local) == size and bool((local == np.arange(size)).all())
     repeated = not in_order and int(np.bincount(local).max()) > 1
-    return Target(None, None if in_order else arrays.array(local), term.number or 0.0, repeated)
+    return Target(None, None if in_order else arrays.array(local), coefficient, repeated)
 
 
 def _largest(side: Side, forms: sp.csr_array, groups: Integers) -> dict[int, float]:
     """Per group, the largest sum of |coefficients| in one form of this side."""
-    if all(term.alike for term in side.terms):
+    pairs = uniform(side.terms)
+    if pairs is not None:
         found: dict[int, float] = {}
-        for term in side.terms:
-            found[term.group or 0] = found.get(term.group or 0, 0.0) + abs(term.number or 0.0)
+        for group, c in pairs:
+            found[group] = found.get(group, 0.0) + abs(c)
         return found
     by_group = sp.csr_array((np.abs(forms.data), groups[forms.indices], forms.indptr), shape=forms.shape)
     if (np.diff(forms.indptr) > 1).any():

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from graphnorm.solver.arrays import Array, Arrays, add_at
 from graphnorm.solver.problem import Integers
-from graphnorm.solver.terms import Term, slotted, terms_of
+from graphnorm.solver.terms import Term, slotted, terms_of, uniform
 
 Profile = tuple[tuple[int, float], ...]
 """(group, sum of coefficients) pairs of a form."""
@@ -104,8 +104,9 @@ def _profiles(
     forms: sp.csr_array, terms: Sequence[Term], groups: Integers
 ) -> tuple[Integers, tuple[Profile, ...]]:
     n = forms.shape[0]
-    if all(term.alike for term in terms) and len({term.group for term in terms}) == len(terms):
-        return np.zeros(n, dtype=np.int64), (tuple((t.group or 0, t.number or 0.0) for t in terms),)
+    profile = uniform(terms)
+    if profile is not None and len(dict(profile)) == len(profile):
+        return np.zeros(n, dtype=np.int64), (profile,)
     count = int(groups.max(initial=0)) + 1
     by_group = sp.csr_array((forms.data, groups[forms.indices], forms.indptr), shape=(n, count))
     if (np.diff(forms.indptr) > 1).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +27,11 @@ class Term:
     group: int | None
     number: float | None
 
-    @property
-    def alike(self) -> bool:
-        """Whether all forms have this term, of one group and one coefficient."""
-        return self.group is not None and self.number is not None
+
+def uniform(terms: Sequence[Term]) -> tuple[tuple[int, float], ...] | None:
+    """(group, coefficient) of each term if these are the same in all forms; else None."""
+    pairs = [(t.group, t.number) for t in terms if t.group is not None and t.number is not None]
+    return tuple(pairs) if len(pairs) == len(terms) else None
 
 
 def terms_of(forms: sp.csr_array, groups: Integers) -> tuple[Term, ...]:
