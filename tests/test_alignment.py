@@ -66,6 +66,22 @@ def guarded(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return torch.where(shares.isnan(), 0.0, shares) @ q
 
 
+def heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.softmax(q @ k.transpose(1, 2), -1) @ v
+
+
+def cut_heads(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """Heads are made of all columns, then cut into queries, keys and values."""
+    return heads(
+        *torch.cat([x @ w, x @ w * b, x @ w + b], 1).reshape(4, 3, 2, 2).permute(1, 2, 0, 3).unbind()
+    )
+
+
+def cut_columns(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    both = torch.cat([x @ w, x @ w * b, x @ w + b], 1)
+    return heads(*(both[:, i : i + 4].reshape(4, 2, 2).transpose(0, 1) for i in (0, 4, 8)))
+
+
 EQUAL: dict[str, tuple[Body, Body]] = {
     "linear": (lambda x, w, b: F.linear(x, w, b), lambda x, w, b: x @ w.t() + b),
     "gelu": (lambda x, w, b: F.gelu(x + b), lambda x, w, b: (y := x + b) * 0.5 * (1 + torch.erf(y / 2**0.5))),
@@ -77,15 +93,57 @@ EQUAL: dict[str, tuple[Body, Body]] = {
     "flat": (lambda x, w, b: x.reshape(2, 2, 2).reshape(2, 4) @ w, lambda x, w, b: x @ w),
     "layer norm": (lambda x, w, b: F.layer_norm(x @ w, (4,), b, b, 1e-3), centred),
     "guarded attention": (attention, guarded),
+    "cut": (cut_heads, cut_columns),
 }
+SHAPES = {"cut": (4, 4)}
 
 
 @pytest.mark.parametrize("name", EQUAL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_brought_together(name: str, dtype: torch.dtype) -> None:
     one, two = EQUAL[name]
-    assert proved(one, two, dtype) == "proved"
-    assert proved(two, one, dtype) == "proved"
+    shape = SHAPES.get(name, (2, 4))
+    assert proved(one, two, dtype, shape) == "proved"
+    assert proved(two, one, dtype, shape) == "proved"
+
+
+def test_numbers_held_as_weights() -> None:
+    """An optimiser that folds constants leaves initializers of one entry."""
+    root = float(np.sqrt(0.5))
+    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32) + 1, "w")
+    half, roots = (numpy_helper.from_array(np.full(1, value, np.float32), "half") for value in (0.5, root))
+    number = oh.make_node(
+        "Constant", [], ["half"], value=numpy_helper.from_array(np.asarray(0.5, np.float32))
+    )
+    scores = [oh.make_node("MatMul", ["x", "w"], ["h"]), oh.make_node("Transpose", ["h"], ["t"], perm=[1, 0])]
+    after = [oh.make_node("MatMul", ["h", "t"], ["s"]), oh.make_node("Mul", ["s", "half"], ["m"])]
+    before = [
+        oh.make_node("Mul", ["h", "half"], ["q"]), oh.make_node("Mul", ["t", "half"], ["k"]),
+        oh.make_node("MatMul", ["q", "k"], ["m"]),
+    ]  # fmt: skip
+    last = oh.make_node("Softmax", ["m"], ["y"], axis=1)
+    written = {
+        "number": ([number, *scores, *after, last], [weight]),
+        "weight": ([*scores, *after, last], [weight, half]),
+        "two roots": ([*scores, *before, last], [weight, roots]),
+        "two halves": ([*scores, *before, last], [weight, half]),
+    }
+    values = [
+        oh.make_tensor_value_info("x", TensorProto.FLOAT, [3, 4]),
+        oh.make_tensor_value_info("y", TensorProto.FLOAT, [3, 3]),
+    ]
+    networks = {
+        name: open_model(
+            oh.make_model(oh.make_graph(nodes, "g", values[:1], values[1:], held),
+                          opset_imports=[oh.make_opsetid("", 18)], ir_version=8)
+        ).network
+        for name, (nodes, held) in written.items()
+    }  # fmt: skip
+    for name in ("weight", "two roots"):
+        assert attempt(networks["number"], networks[name]).proof is not None, name
+        assert attempt(networks[name], networks["number"]).proof is not None, name
+    assert attempt(networks["number"], networks["two halves"]).proof is None
+    assert attempt(networks["two roots"], networks["two halves"]).proof is None
 
 
 def rounded(x: Tensor, w: Tensor, b: Tensor) -> Tensor:

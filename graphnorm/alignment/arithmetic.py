@@ -89,10 +89,9 @@ def multiply(b: Builder, first: Term, second: Term) -> Term:
     if one is not None and two is not None:
         return leaves.multiply(one, two)
     if isinstance(first, Data):
-        if isinstance(second, Known) and second.scalar is not None and np.isfinite(second.scalar):
-            shape = _broadcast(b, first, second)
-            if second.scalar != 0 and int(np.prod(shape)) == int(np.prod(first.shape)):
-                return scale(b.reshape(first, shape), second.scalar)
+        shape, factor = _broadcast(b, first, second), _number(b, second)
+        if factor and np.isfinite(factor) and int(np.prod(shape)) == int(np.prod(first.shape)):
+            return scale(b.reshape(first, shape), factor)
         if two is not None:
             plain = _with_leaf(b, "Mul", first.times(1 / first.factor), two)
             return plain.times(first.factor)
@@ -101,6 +100,13 @@ def multiply(b: Builder, first: Term, second: Term) -> Term:
             pair = first.times(1 / first.factor), second.times(1 / second.factor)
             return _binary(b, "Mul", *pair).times(factor)
     return _binary(b, "Mul", first, second)
+
+
+def _number(b: Builder, term: Term) -> float | None:
+    """A factor that travels: a number of the program, and where asked for a weight of one entry."""
+    if isinstance(term, Leaf):
+        return float(term.value.reshape(-1)[0]) if b.numbers and term.value.size == 1 else None
+    return term.scalar if isinstance(term, Known) else None
 
 
 def _with_leaf(b: Builder, op: str, first: Data, second: Leaf) -> Data:

@@ -17,7 +17,7 @@ from graphnorm import ir
 from graphnorm.alignment import leaves
 from graphnorm.alignment.leaves import Leaf
 from graphnorm.alignment.terms import Data, Known, Term
-from graphnorm.alignment.views import Shape, whole
+from graphnorm.alignment.views import Shape, axis_of, whole
 from graphnorm.scales.labels import reshape_blocks
 from graphnorm.scales.rules.fixed import RANDOM
 
@@ -46,9 +46,10 @@ class Normal:
 class Builder:
     """The normal form so far, and the vocabulary of lowerings."""
 
-    def __init__(self, name: str, double: bool) -> None:
+    def __init__(self, name: str, double: bool, numbers: bool = False) -> None:
         self.name = name
         self.double = double
+        self.numbers = numbers
         self.eps = float(np.finfo(np.float64 if double else np.float32).eps)
         self.inputs: list[str] = []
         self.nodes: list[ir.Node] = []
@@ -115,6 +116,26 @@ class Builder:
             assert view is not None  # of a tensor as it lies in memory
             term = stored
         return Data(term.base, view, term.dtype, term.factor)
+
+    def cut(self, term: Data, axis: int, start: int, stop: int) -> Data | None:
+        """A slice, taken before the view: exporters and optimisers swap the two.  None if that can't be."""
+        base, found = self.values[term.base], term.view.cut(axis, start, stop)
+        shape = base.shape or ()
+        place = axis_of(shape, found.size, found.stride) if found is not None else None
+        if found is None or place is None or place in base.dynamic:
+            return None
+        stride = found.stride // math.prod(shape[place + 1 :])
+        split = [shape[place] // (found.size * stride), found.size, stride]
+        before = [size for size in split[:1] if size > 1]
+        after = [size for size in split[2:] if size > 1]
+        at = place + len(before)
+        target = (*shape[:place], *before, found.size, *after, *shape[place + 1 :])
+        name = self._moved(term.base, "Reshape", {"shape": target}, target) if target != shape else term.base
+        cut = (*target[:at], found.stop - found.start, *target[at + 1 :])
+        attributes = {"starts": (found.start,), "ends": (found.stop,), "axes": (at,), "steps": (1,)}
+        result = ir.Value("", cut, term.dtype, self.values[name].dynamic)
+        (out,) = self.raw("Slice", [name], [result], attributes)
+        return Data(out, found.view, term.dtype, term.factor)
 
     def stored(self, term: Data) -> Data:
         """The same with its view carried out."""

@@ -54,9 +54,9 @@ def lowers(*operators: str) -> Callable[[Lower], Lower]:
     return register
 
 
-def lower(network: ir.Graph) -> Normal:
-    """The normal form of a network, before affine layers are folded."""
-    builder = Builder(network.name, _double(network))
+def lower(network: ir.Graph, numbers: bool = False) -> Normal:
+    """The normal form of a network, before affine layers are folded; `numbers`: see `normalise`."""
+    builder = Builder(network.name, _double(network), numbers)
     terms: dict[str, Term] = {name: builder.input(network.values[name]) for name in network.inputs}
     terms |= {name: leaves.leaf_of(array, name) for name, array in network.weights.items()}
     for name, array in network.constants.items():

@@ -116,6 +116,10 @@ def cut(b: Builder, term: Term, region: Sequence[slice]) -> Term:
     axes = [i for i, p in enumerate(region) if (p.start, p.stop, p.step) != (0, term.shape[i], 1)]
     if not axes:
         return term
+    if len(axes) == 1 and region[axes[0]].step == 1:
+        early = b.cut(term, axes[0], region[axes[0]].start, region[axes[0]].stop)
+        if early is not None:
+            return early
     shape: Shape = tuple(len(range(p.start, p.stop, p.step)) for p in region)
     attributes = {
         "starts": tuple(region[axis].start for axis in axes),

@@ -40,6 +40,32 @@ class View:
     def transposed(self, perm: Sequence[int]) -> View | None:
         """The view with its result's axes permuted; None if it is no single permutation."""
         order = tuple(perm)
+        pieces = self._pieces()
+        if pieces is None:
+            return None
+        fine, moved, ends = pieces
+        new = [moved[i] for axis in order for i in range(ends[axis], ends[axis + 1])]
+        return _merged(fine, new, tuple(self.shape[axis] for axis in order))
+
+    def cut(self, axis: int, start: int, stop: int) -> Cut | None:
+        """The slice of the result's axis as one of the tensor; None if it is no single one."""
+        pieces = self._pieces()
+        if pieces is None or start == stop:
+            return None
+        fine, moved, ends = pieces
+        inside = [moved[i] for i in range(ends[axis], ends[axis + 1]) if fine[moved[i]] > 1]
+        inner = math.prod(fine[piece] for piece in inside[1:])
+        if not inside or start % inner or stop % inner:
+            return None
+        target, low, high = inside[0], start // inner, stop // inner
+        size, stride = fine[target], math.prod(fine[target + 1 :])
+        common = math.gcd(size, low, high)
+        fine[target] = high - low
+        view = _merged(fine, moved, (*self.shape[:axis], stop - start, *self.shape[axis + 1 :]))
+        return Cut(size // common, stride * common, low // common, high // common, view)
+
+    def _pieces(self) -> tuple[list[int], list[int], list[int]] | None:
+        """Fine axes cut at the result's strides: sizes, order, and where each result axis begins in it."""
         pieces = _refinement([self.fine[axis] for axis in self.perm], self.shape)
         if pieces is None:
             return None
@@ -50,14 +76,42 @@ class View:
         first = list(itertools.accumulate([0, *(len(part) for part in sizes)]))
         moved = [first[axis] + i for axis in self.perm for i in range(len(sizes[axis]))]
         ends = list(itertools.accumulate([0, *(len(part) for part in cut_shape)]))
-        new = [moved[i] for axis in order for i in range(ends[axis], ends[axis + 1])]
-        fine = [size for part in sizes for size in part]
-        return _merged(fine, new, tuple(self.shape[axis] for axis in order))
+        return [size for part in sizes for size in part], moved, ends
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A slice of a viewed tensor, as a slice of the tensor and a view of that.
+
+    Attributes:
+        size: of the sliced axis, if the tensor is reshaped to (any, size, stride).
+        stride: of that axis.
+        start: in units of that axis.
+        stop: in units of that axis.
+        view: of what was cut out.
+    """
+
+    size: int
+    stride: int
+    start: int
+    stop: int
+    view: View
 
 
 def whole(shape: Shape) -> View:
     """The tensor as it is."""
     return View((math.prod(shape),), (0,), shape)
+
+
+def axis_of(shape: Shape, size: int, stride: int) -> int | None:
+    """The axis of a tensor that can be reshaped to (any, `size`, any) so that the middle has this stride."""
+    low = 1
+    for axis in reversed(range(len(shape))):
+        high = low * shape[axis]
+        if stride % low == 0 and high % (stride * size) == 0 and shape[axis] > 1:
+            return axis
+        low = high
+    return None
 
 
 def _refinement(

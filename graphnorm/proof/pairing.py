@@ -64,8 +64,20 @@ def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
 
 
 def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching]:
-    """Pair the normal forms of two graphs."""
-    forms = normalise(a), normalise(b)
+    """Pair the normal forms of two graphs.
+
+    An optimiser may hold a number of the program as a weight: where the forms do not align, weights of one
+    entry are taken for such numbers.
+    """
+    pair, found = _pair_forms((normalise(a), normalise(b)))
+    if pair is None:
+        again, other = _pair_forms((normalise(a, numbers=True), normalise(b, numbers=True)))
+        if again is not None:
+            return again, other
+    return pair, found
+
+
+def _pair_forms(forms: tuple[Normal, Normal]) -> tuple[Pair | None, Matching]:
     double = any(form.double for form in forms)
     found = match(forms[0].graph, forms[1].graph, double)
     values = {

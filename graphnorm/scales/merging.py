@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from graphnorm.scales.constraints import Rows
+from graphnorm.scales.labels import FREE
 
 Integers = npt.NDArray[np.int64]
 Table = tuple[npt.NDArray[np.float64], Integers]
@@ -45,6 +46,13 @@ def merge_all(count: int, rows: Sequence[Rows]) -> tuple[Classes, list[Table]]:
             break
         classes = _merge(classes, merges)
     return classes, tables
+
+
+def representatives(count: int, rows: Sequence[Rows]) -> Integers:
+    """The first label that each is known to equal, to be indexed by labels, `FREE` included."""
+    classes, _ = merge_all(count, rows)
+    own = np.arange(count, dtype=np.int64)
+    return np.append(np.where(classes.sign > 0, classes.representative, own), FREE)
 
 
 def _merge(classes: Classes, merges: Integers) -> Classes:

@@ -18,13 +18,24 @@ from graphnorm.ir import Array, Graph, Node, Value
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.demands import Demand, demand
 from graphnorm.scales.forward import Expressions
-from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, Labels, align, pinned, size
+from graphnorm.scales.labels import (
+    ENTRY_LIMIT,
+    FREE,
+    PINNED,
+    Labels,
+    align,
+    pinned,
+    size,
+    squeeze_constant_axes,
+)
+from graphnorm.scales.merging import representatives
 from graphnorm.scales.registry import Registry
 from graphnorm.scales.rules.movement import MOVES
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "graphnorm::State"})  # always data
 MAKES_ZEROS = frozenset({"Concat", "Pad", "Where", "Mul"})  # their results may hold known zeros
 TAKES_ZEROS = frozenset({"graphnorm::State"})  # a state that starts at zero may have any scale
+_MANY = 1 << 16  # labels handed out before it pays to look which of them are equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class Propagation:
         self._weights = set(graph.weights)
         self._entries: list[tuple[Labels, range]] = []
         self._constants = set(graph.constants)
+        self._merge_at = _MANY
         self.expressions = Expressions(self)
 
     def run(self) -> Scales:
@@ -63,6 +75,9 @@ class Propagation:
         for index, node in enumerate(self.graph.nodes):
             self.node = index
             self._visit(node)
+            if self.constraints.count >= self._merge_at:
+                self._merge()
+                self._merge_at = 2 * self.constraints.count
         self.node = len(self.graph.nodes)
         self.reason = "network output"
         for name in self.graph.outputs:
@@ -70,6 +85,16 @@ class Propagation:
                 self.pin_value(name)
         self._pin_unread()
         return Scales(self.constraints, tuple(self.demands), self._labels, self.unknown)
+
+    def _merge(self) -> None:
+        """Replace labels that are equal by now: a scale that is found not to vary along an axis stops there.
+
+        Norms in elementary operators pin a scale per position only at their epsilon, and an attention
+        would square the number of such labels.
+        """
+        equal = representatives(self.constraints.count, self.constraints.rows)
+        for name, labels in self._labels.items():
+            self._labels[name] = squeeze_constant_axes(equal[labels])
 
     def _visit(self, node: Node) -> None:
         operands = [name for name in node.inputs if name]
