@@ -171,8 +171,10 @@ def test_wide_simplified(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert", "vit_tiny_patch16_224"])
-@pytest.mark.parametrize("exporter", ["new", "old"])
+@pytest.mark.parametrize(
+    ("name", "exporter"),
+    [("bert", "new"), ("vit_tiny_patch16_224", "new"), ("vit_tiny_patch16_224", "old")],
+)
 def test_wide_simplified_transformers(name: str, exporter: str, tmp_path: Path) -> None:
     """In the ViT onnxruntime moves transposes through the Split of queries, keys and values."""
     model, example = wide_model(name)
