@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from graphnorm.solver.arrays import Array, Arrays
+from graphnorm.solver.masses import Dense
 from graphnorm.solver.problem import Bools, Problem
 from graphnorm.solver.sides import Side, compile_side
 
@@ -31,6 +32,10 @@ class CompiledBlock:
     sums: bool
     memo: list[tuple[int, Array] | None] = field(default_factory=lambda: [None, None])
 
+    @property
+    def entries(self) -> int:
+        return self.sides[0].size * self.sides[1].size
+
     def product(self, axis: int, part: slice | None = None) -> Array:
         """Masses of the entries `part` of side `axis` (None: all), without their own factor."""
         far = self.sides[1 - axis]
@@ -47,6 +52,12 @@ class CompiledBlock:
         masses = multiply(far.factor)
         self.memo[axis] = (far.version, masses)
         return masses
+
+    def recall(self) -> None:
+        """Take over the sums of rows and columns, where they are known and all factors are 1."""
+        known = self.mass.totals if isinstance(self.mass, Dense) and self.sums else None
+        if known is not None and all((side.factor == 1.0).all() for side in self.sides):
+            self.memo = [(self.sides[1].version, known[0]), (self.sides[0].version, known[1])]
 
     def total(self) -> Array:
         """Sum (largest) of the masses, over exp(shift of both sides)."""

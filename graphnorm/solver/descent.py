@@ -11,7 +11,7 @@ import numpy as np
 
 from graphnorm.solver.arrays import Array, Arrays
 from graphnorm.solver.blocks import CompiledBlock, compile_blocks
-from graphnorm.solver.groups import Group, find_groups
+from graphnorm.solver.groups import Group, find_groups, near_blocks
 from graphnorm.solver.problem import Bools, Problem
 from graphnorm.solver.sides import Side
 
@@ -38,7 +38,10 @@ class Descent:
         for group in self.groups:
             sides_of = {id(s): s for s in (part.side for part in group.parts)}
             self._touching[group.index] = list(sides_of.values())
+        self._near = near_blocks(self.groups)
         self.move_to(z)
+        for block in self.blocks:
+            block.recall()
 
     def move_to(self, z: Array) -> None:
         """Take over log-scales of all variables, shape (count,)."""
@@ -58,6 +61,8 @@ class Descent:
         self._z[group.variables] += step
         for side in self._touching[group.index]:
             side.refresh(self._z, self.xp)
+        for part in self._near.get(group.index, ()):
+            part.block.product(1 - part.axis)
 
     def level(self, block: CompiledBlock) -> Array:
         """Logarithm of what a block's factors are short of."""

@@ -120,6 +120,26 @@ def find_groups(
     return found
 
 
+def near_blocks(groups: Sequence[Group]) -> dict[int, list[Incidence]]:
+    """Group index -> the blocks whose product for their other side is due as soon as the group has moved.
+
+    The group's own masses have just been read through that block: it still lies in the cache.  Nothing is
+    computed twice: no other group moves that side, and the other side's groups would ask for this product.
+    Of the two groups of a block the one with less to read is chosen.
+    """
+    volume = {group.index: sum(part.block.entries for part in group.parts) for group in groups}
+    meets: dict[int, list[tuple[int, Incidence]]] = {}
+    for group in groups:
+        for part in group.parts:
+            meets.setdefault(id(part.block), []).append((group.index, part))
+    found: dict[int, list[Incidence]] = {}
+    for pairs in meets.values():
+        if len(pairs) == 2 and pairs[0][0] != pairs[1][0] and {part.axis for _, part in pairs} == {0, 1}:
+            index, part = min(pairs, key=lambda pair: volume[pair[0]])
+            found.setdefault(index, []).append(part)
+    return found
+
+
 def _incidence(
     block: CompiledBlock, axis: int, groups: Integers, g: int, place: Integers, size: int, arrays: Arrays
 ) -> Incidence:

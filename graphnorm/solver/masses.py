@@ -8,7 +8,7 @@ product, a chunk at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -79,10 +79,14 @@ ALL = slice(None)
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """Masses in an array of float32 or float64; products are float64."""
+    """Masses in an array of float32 or float64; products are float64.
+
+    `totals` are the sums of all rows and of all columns, where they are known.
+    """
 
     array: Array
     sums: bool = True
+    totals: tuple[Floats, Floats] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,27 +114,28 @@ class Dense:
         return Dense(np.ascontiguousarray(array), self.sums)
 
     def held(self, dtype: npt.DTypeLike) -> Dense:
-        return Dense(self.array.astype(dtype, copy=False), self.sums) if self.fits(dtype) else self
+        return Dense(self.array.astype(dtype, copy=False), self.sums).fitting(dtype, self) or self
 
-    def fits(self, dtype: npt.DTypeLike, truth: Mass | None = None) -> bool:
-        """Whether row and column sums are 0 (in `truth`, too) or far from the limits of `dtype`.
+    def fitting(self, dtype: npt.DTypeLike, truth: Mass | None = None) -> Dense | None:
+        """The same masses if row and column sums are 0 (in `truth`, too) or far from the limits of `dtype`.
 
         An entry is scaled down twice where a row and a column are: it must be a normal number, too.
         """
         if np.dtype(dtype) == np.float64:
-            return True
+            return self
         a = self.array
         rows, columns = (_float64(side @ np.ones(side.shape[1], dtype=a.dtype)) for side in (a, a.T))
         least = [side.min(initial=np.inf, where=side > 0) for side in (rows, columns)]
         largest = max(rows.max(initial=0.0), columns.max(initial=0.0))
         if not (largest < _LARGEST and min(least) > _SMALLEST):  # not if one is NaN
-            return False
+            return None
         if np.isfinite(least[0]) and least[0] * least[1] < _LEAST_ENTRY * rows.sum():
-            return False
-        if truth is None or (rows.all() and columns.all()):
-            return True
-        true_rows, true_columns = truth.right(np.ones(len(columns))), truth.left(np.ones(len(rows)))
-        return not (true_rows[rows == 0].any() or true_columns[columns == 0].any())
+            return None
+        if truth is not None and not (rows.all() and columns.all()):
+            true_rows, true_columns = truth.right(np.ones(len(columns))), truth.left(np.ones(len(rows)))
+            if true_rows[rows == 0].any() or true_columns[columns == 0].any():
+                return None
+        return replace(self, totals=(rows, columns))
 
     def scaled(self, r: Floats, c: Floats) -> Dense:
         """r_i A_ij c_j."""

@@ -72,7 +72,7 @@ class Streamed:
             else:
                 meet(array, self._merged_rows(at), chunk, self.sums)
         made = Dense(np.zeros(self.shape, dtype=dtype) if array is None else array, self.sums)
-        return made if made.fits(dtype, self) else self.held(np.float64)
+        return made.fitting(dtype, self) or self.held(np.float64)
 
     def _merged_rows(self, at: slice) -> slice | Integers:
         return at if self.rows is None else self.rows.inverse[at]
