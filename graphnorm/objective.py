@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +21,7 @@ from graphnorm.scales.constraints import Term
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align, varying_axes
 from graphnorm.solver.edges import sparse
+from graphnorm.solver.masses import Gather
 from graphnorm.solver.problem import Block, Integers, Problem, merged
 from graphnorm.solver.streamed import Streamed
 
@@ -42,34 +44,34 @@ def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Prob
         groups[group.variables] = group.index
     depth = layers_after(graph.network, graph.demands) if c != 1.0 else {}
     blocks = []
+    sides = _Sides(graph.solution.basis)
     for demand in graph.movable():
         if demand.role == "weight":
             h = depth.get(demand.node, 0)
             factor = c ** (p * h if np.isfinite(p) else h)
-            block = _block(graph, demand, p, factor)
+            block = _block(graph, demand, p, factor, sides)
             if block is not None:
                 blocks.append(block)
     return Problem(graph.solution.count, groups, tuple(blocks), p)
 
 
-def _block(graph: RescalingGraph, demand: Demand, p: float, factor: float) -> Block | None:
+def _block(graph: RescalingGraph, demand: Demand, p: float, factor: float, sides: _Sides) -> Block | None:
     region = demand.region(graph.network.weights[demand.weight])
-    sides = _two_sides([(k, align(labels, region.ndim)) for k, labels in demand.terms])
-    axes = [sorted(frozenset().union(*(varying_axes(labels) for _, labels in side))) for side in sides]
+    terms = _two_sides([(k, align(labels, region.ndim)) for k, labels in demand.terms])
+    axes = [sorted(frozenset().union(*(varying_axes(labels) for _, labels in side))) for side in terms]
     forms = [
-        _forms(graph.solution.basis, side, [region.shape[a] for a in which], which)
-        for side, which in zip(sides, axes, strict=True)
+        sides.of(side, [region.shape[a] for a in which], which)
+        for side, which in zip(terms, axes, strict=True)
     ]
-    if not any(form.nnz for form in forms):
+    if not any(form.nnz for _, form in forms):
         return None
     if set(axes[0]) & set(axes[1]):
         edges = _edges(region, axes, p, factor)
-        gathers = [merged(form) for form in forms]
-        gains = sparse(edges, bool(np.isfinite(p))).merged(gathers[0][0], gathers[1][0])
-        return Block(demand.weight, gains, gathers[0][1], gathers[1][1])
+        gains = sparse(edges, bool(np.isfinite(p))).merged(forms[0][0], forms[1][0])
+        return Block(demand.weight, gains, forms[0][1], forms[1][1])
     if 0 in axes[1]:  # rows are the side that is outermost in memory
         axes, forms = axes[::-1], forms[::-1]
-    (rows, row_forms), (columns, column_forms) = (merged(form) for form in forms)
+    (rows, row_forms), (columns, column_forms) = forms
     powers = WeightPowers(region, tuple(axes[0]), tuple(axes[1]), p, factor, columns)
     mass = Streamed((row_forms.shape[0], column_forms.shape[0]), powers.chunks, rows, bool(np.isfinite(p)))
     return Block(demand.weight, mass, row_forms, column_forms)
@@ -85,18 +87,34 @@ def _two_sides(terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
     return first, rest
 
 
-def _forms(
-    basis: sp.csr_array, side: Sequence[Term], shape: Sequence[int], axes: Sequence[int]
-) -> sp.csr_array:
-    size = math.prod(shape)
+class _Sides:
+    """Forms of the sides of blocks, merged; equal ones are one object, and blocks share what is made of it."""
+
+    def __init__(self, basis: sp.csr_array) -> None:
+        self._basis = basis
+        self._known: dict[Any, tuple[Gather | None, sp.csr_array]] = {}
+
+    def of(
+        self, side: Sequence[Term], shape: Sequence[int], axes: Sequence[int]
+    ) -> tuple[Gather | None, sp.csr_array]:
+        """Which entries meet, and the forms that are left, of a side whose terms vary along `axes`."""
+        terms = []
+        for k, labels in side:
+            shrunk = labels.transpose([*axes, *(a for a in range(labels.ndim) if a not in axes)])
+            terms.append((k, shrunk.reshape(shrunk.shape[: len(axes)])))
+        key = (tuple(shape), tuple((k, labels.shape, labels.tobytes()) for k, labels in terms))
+        if key not in self._known:
+            self._known[key] = merged(_forms(self._basis, terms, tuple(shape)))
+        return self._known[key]
+
+
+def _forms(basis: sp.csr_array, side: Sequence[Term], shape: tuple[int, ...]) -> sp.csr_array:
     total = None
     for k, labels in side:
-        shrunk = labels.transpose([*axes, *(a for a in range(labels.ndim) if a not in axes)])
-        shrunk = shrunk.reshape(shrunk.shape[: len(axes)])
-        term = _picked(basis, np.broadcast_to(shrunk, tuple(shape)).ravel(), k)
+        term = _picked(basis, np.broadcast_to(labels, shape).ravel(), k)
         total = term if total is None else total + term
     if total is None:
-        return sp.csr_array((size, basis.shape[1]))
+        return sp.csr_array((math.prod(shape), basis.shape[1]))
     if not total.data.all():
         total.eliminate_zeros()
     return total

@@ -70,16 +70,20 @@ class CompiledBlock:
 def compile_blocks(problem: Problem, active: Bools, arrays: Arrays) -> list[CompiledBlock]:
     """The blocks that active variables move, without the terms of others."""
     keep = sp.dia_array((active.astype(np.float64)[None, :], [0]), shape=(problem.count,) * 2)
+    known: dict[int, tuple[Side, sp.csr_array]] = {}  # of forms that blocks share
+
+    def compiled(forms: sp.csr_array) -> tuple[Side, sp.csr_array]:
+        if id(forms) not in known:
+            left = _dropped(forms, keep, active)
+            known[id(forms)] = compile_side(left, problem.groups, problem.exponent, arrays), left
+        return known[id(forms)]
+
     found = []
     for block in problem.blocks:
-        rows, columns = (_dropped(side, keep, active) for side in (block.rows, block.columns))
-        if rows.nnz or columns.nnz:
-            sides = (
-                compile_side(rows, problem.groups, problem.exponent, arrays),
-                compile_side(columns, problem.groups, problem.exponent, arrays),
-            )
-            sums = bool(np.isfinite(problem.p))
-            found.append(CompiledBlock(arrays.mass(block.mass), sides, (rows, columns), sums))
+        (rows, row_forms), (columns, column_forms) = compiled(block.rows), compiled(block.columns)
+        if row_forms.nnz or column_forms.nnz:
+            forms, sums = (row_forms, column_forms), bool(np.isfinite(problem.p))
+            found.append(CompiledBlock(arrays.mass(block.mass), (rows, columns), forms, sums))
     return found
 
 

@@ -39,6 +39,7 @@ class Descent:
             sides_of = {id(s): s for s in (part.side for part in group.parts)}
             self._touching[group.index] = list(sides_of.values())
         self._near = near_blocks(self.groups)
+        self._sides = list({id(side): side for block in self.blocks for side in block.sides}.values())
         self.move_to(z)
         for block in self.blocks:
             block.recall()
@@ -47,9 +48,8 @@ class Descent:
         """Take over log-scales of all variables, shape (count,)."""
         self._z = self.arrays.zeros(self.count + 1)
         self._z[:-1] = z
-        for block in self.blocks:
-            for side in block.sides:
-                side.refresh(self._z, self.xp)
+        for side in self._sides:
+            side.refresh(self._z, self.xp)
 
     @property
     def z(self) -> Array:

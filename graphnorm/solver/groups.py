@@ -103,13 +103,17 @@ def find_groups(
     sizes = np.diff(bounds)
     parts: list[list[Incidence]] = [[] for _ in range(count)]
     degree = np.ones(count)
+    known: dict[int, _Meetings] = {}  # of sides that blocks share
     for block in blocks:
-        largest = [_largest(*pair, groups) for pair in zip(block.sides, block.forms, strict=True)]
-        for g in largest[0].keys() | largest[1].keys():
-            degree[g] = max(degree[g], largest[0].get(g, 0.0) + largest[1].get(g, 0.0))
+        for side, forms in zip(block.sides, block.forms, strict=True):
+            if id(side) not in known:
+                known[id(side)] = _meetings(side, forms, groups, place, sizes, arrays)
+        met = [known[id(side)] for side in block.sides]
+        for g in met[0].largest.keys() | met[1].largest.keys():
+            degree[g] = max(degree[g], met[0].largest.get(g, 0.0) + met[1].largest.get(g, 0.0))
         for axis in (0, 1):
-            for g in largest[axis]:
-                parts[g].append(_incidence(block, axis, groups, g, place, int(sizes[g]), arrays))
+            for g, (part, targets) in met[axis].of_group.items():
+                parts[g].append(Incidence(block, axis, part, targets))
     found = []
     for g in range(count):
         if parts[g]:
@@ -140,15 +144,34 @@ def near_blocks(groups: Sequence[Group]) -> dict[int, list[Incidence]]:
     return found
 
 
-def _incidence(
-    block: CompiledBlock, axis: int, groups: Integers, g: int, place: Integers, size: int, arrays: Arrays
-) -> Incidence:
-    side = block.sides[axis]
+@dataclass(frozen=True, slots=True)
+class _Meetings:
+    """Where a side meets groups.
+
+    Attributes:
+        largest: per group, the largest sum of |coefficients| in one form.
+        of_group: group -> (part, targets), see `Incidence`.
+    """
+
+    largest: dict[int, float]
+    of_group: dict[int, tuple[slice | None, tuple[Target, ...]]]
+
+
+def _meetings(
+    side: Side, forms: sp.csr_array, groups: Integers, place: Integers, sizes: Integers, arrays: Arrays
+) -> _Meetings:
+    largest = _largest(side, forms, groups)
+    found = {g: _meeting(side, forms, groups, g, place, int(sizes[g]), arrays) for g in largest}
+    return _Meetings(largest, found)
+
+
+def _meeting(
+    side: Side, forms: sp.csr_array, groups: Integers, g: int, place: Integers, size: int, arrays: Arrays
+) -> tuple[slice | None, tuple[Target, ...]]:
     pairs = uniform(side.terms)
     if pairs is not None:
         mine = [(term, c) for term, (group, c) in zip(side.terms, pairs, strict=True) if group == g]
-        return Incidence(block, axis, None, tuple(_whole(term, c, place, size, arrays) for term, c in mine))
-    forms = block.forms[axis]
+        return None, tuple(_whole(term, c, place, size, arrays) for term, c in mine)
     term = np.flatnonzero(groups[forms.indices] == g)
     entry = np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))[term]
     part = slice(int(entry.min()), int(entry.max()) + 1)
@@ -168,7 +191,7 @@ def _incidence(
             )
         )
     every = part.stop - part.start == forms.shape[0]
-    return Incidence(block, axis, None if every else part, tuple(targets))
+    return None if every else part, tuple(targets)
 
 
 def _whole(term: Term, coefficient: float, place: Integers, size: int, arrays: Arrays) -> Target:
