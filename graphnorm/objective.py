@@ -88,7 +88,7 @@ def _two_sides(terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
 
 
 class _Sides:
-    """Forms of the sides of blocks, merged; equal ones are one object, and blocks share what is made of it."""
+    """Forms of the sides of blocks, merged; equal ones are one object, which blocks share."""
 
     def __init__(self, basis: sp.csr_array) -> None:
         self._basis = basis

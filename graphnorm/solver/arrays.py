@@ -6,6 +6,7 @@ don't is here.  torch is imported only when it is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,19 @@ class NumpyArrays:
     def zeros(self, *shape: int) -> Array:
         return np.zeros(shape)
 
+    def largest(self, scalars: Sequence[Array]) -> Array:
+        """One of the scalars."""
+        return max(scalars)
+
+    def log_ratio(self, above: Array, below: Array) -> tuple[Array, Array]:
+        """log(above / below), 0 where one is 0, and its largest absolute value."""
+        found = np.log(above) - np.log(below)
+        most = abs(found).max()
+        if np.isfinite(most):
+            return found, most
+        found = np.where((above > 0) & (below > 0), found, 0.0)
+        return found, abs(found).max()
+
 
 class TorchArrays:
     """Tensors on `device`; a block's products run there, in its masses' own precision."""
@@ -67,6 +81,16 @@ class TorchArrays:
 
     def zeros(self, *shape: int) -> Array:
         return self.xp.zeros(shape, dtype=self.xp.float64, device=self.device)
+
+    def largest(self, scalars: Sequence[Array]) -> Array:
+        """One of the scalars; nothing waits for the device."""
+        return scalars[0] if len(scalars) == 1 else self.xp.stack(list(scalars)).max()
+
+    def log_ratio(self, above: Array, below: Array) -> tuple[Array, Array]:
+        """log(above / below), 0 where one is 0, and its largest absolute value."""
+        xp = self.xp
+        found = xp.where((above > 0) & (below > 0), xp.log(above) - xp.log(below), 0.0)
+        return found, abs(found).max()
 
 
 @dataclass(frozen=True, slots=True)

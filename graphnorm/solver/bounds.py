@@ -9,15 +9,15 @@ ever (a dead neuron, for one): it is degenerate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphnorm.solver.blocks import CompiledBlock
 from graphnorm.solver.descent import Descent
-from graphnorm.solver.problem import Bools, Floats
-from graphnorm.solver.terms import Term
+from graphnorm.solver.problem import Bools, Floats, Integers
+from graphnorm.solver.terms import Term, uniform
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,52 @@ def bounds(at: Descent) -> Bounds:
                     found.learn(view, axis)
         before, known, forward = known, found.known, not forward
     return Bounds(found.lower[:-1], found.upper[:-1])
+
+
+def bounded(at: Descent) -> Bools:
+    """The variables that have a minimiser, shape (count,): by whole groups where that settles it."""
+    return np.ones(at.count, dtype=bool) if _groups_bounded(at) else bounds(at).finite
+
+
+def _groups_bounded(at: Descent) -> bool:
+    """Whether the same inequalities, taken for whole groups at once, bound every active variable.
+
+    Only sides whose forms are alike count, and only where every entry has mass.
+    """
+    known: set[tuple[int, bool]] = set()  # (group, from above)
+    sizes = {group.index: group.size for group in at.groups}
+    facts = [fact for block in at.blocks for fact in _facts(at, block, sizes)]
+    before = -1
+    while before < len(known):
+        before = len(known)
+        for near, far in facts:
+            if all((g, c < 0) in known for g, c in far):
+                for k, (g, c) in enumerate(near):
+                    if all((other, d < 0) in known for i, (other, d) in enumerate(near) if i != k):
+                        known.add((g, c > 0))
+    return len(known) == 2 * len(at.groups)
+
+
+Pairs = tuple[tuple[int, float], ...]
+
+
+def _facts(at: Descent, block: CompiledBlock, sizes: Mapping[int, int]) -> Iterator[tuple[Pairs, Pairs]]:
+    """(group, coefficient) pairs of a side that the block bounds, and those of the other side."""
+    rows, columns = (uniform(side.terms) for side in block.sides)
+    if rows is None or columns is None or not np.isfinite(float(at.level(block))):
+        return
+    for axis, (near, far) in enumerate(((rows, columns), (columns, rows))):
+        if near and all(
+            _count(t.index) == sizes[g] for t, (g, _) in zip(block.sides[axis].terms, near, strict=True)
+        ):
+            masses = at.arrays.host(block.product(axis))
+            if bool(((masses > 0) & (masses < np.inf)).all()):
+                yield near, far
+
+
+def _count(index: Integers) -> int:
+    """Number of different variables."""
+    return len(index) if bool((np.diff(index) > 0).all()) else len(np.unique(index))
 
 
 @dataclass(slots=True)

@@ -24,11 +24,9 @@ def sweep(at: Descent, relax: float = 1.0) -> float:
 
 def update(at: Descent, group: Group, rising: Array, falling: Array, relax: float = 1.0) -> Array:
     """Move a group to its minimiser; the largest |log(in / out)| before."""
-    xp = at.xp
-    live = (rising > 0) & (falling > 0)
-    step = xp.where(live, xp.log(falling) - xp.log(rising), 0.0)
+    step, worst = at.arrays.log_ratio(falling, rising)
     at.shift_group(group, step * (relax / (2.0 * at.p * group.degree)))
-    return abs(step).max()
+    return worst
 
 
 def cyclic(at: Descent, limits: Limits) -> Run:

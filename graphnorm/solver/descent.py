@@ -75,15 +75,14 @@ class Descent:
 
         `weights` multiply the masses of each incidence (the paper's equivalent blocks).
         """
-        xp = self.xp
         levels = [self.level(part.block) for part in group.parts]
-        top = levels[0]
-        for level in levels[1:]:
-            top = xp.maximum(top, level)
+        top = self.arrays.largest(levels)
         rising, falling = self.arrays.zeros(group.size), self.arrays.zeros(group.size)
         for i, (part, level) in enumerate(zip(group.parts, levels, strict=True)):
-            scale = xp.exp(level - top)
-            part.collect(part.masses() * (scale if weights is None else scale * weights[i]), rising, falling)
+            masses = part.masses()
+            if level is not top:
+                masses = masses * self.xp.exp(level - top)
+            part.collect(masses if weights is None else masses * weights[i], rising, falling)
         return rising, falling, top
 
     def imbalance(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphnorm.solver.arrays import arrays_for
 from graphnorm.solver.auto import auto
-from graphnorm.solver.bounds import bounds
+from graphnorm.solver.bounds import bounded
 from graphnorm.solver.coarse import coarse
 from graphnorm.solver.cyclic import cyclic
 from graphnorm.solver.descent import Descent
@@ -137,7 +137,7 @@ def _solve(
     active = touched(problem) & ~held
     at = whole = Descent(problem, active, arrays, arrays.zeros(problem.count))
     before = at.objective()
-    finite = bounds(at).finite
+    finite = bounded(at)
     degenerate = np.flatnonzero(active & ~finite)
     if len(degenerate):
         at = Descent(problem, active & finite, arrays, arrays.zeros(problem.count))
