@@ -1,12 +1,12 @@
 """What an ENorm step costs, against what surrounds it in a training loop.
 
-    python tools/bench_enorm_step.py [--network fc15 cifar_nv resnet18] [--repeat 20] [--json PATH]
+    python -m tools.bench_enorm_step [--network fc15 cifar_nv resnet18] [--repeat 20] [--json PATH]
 
 Measured in one run, each figure the median over repetitions that take turns:
 
 bare          read, scale and write of the weights and momenta that ENorm moves (``torch._foreach_mul_``)
 enorm         `ENorm.step`
-compiled      the same with ``order="colours", compile=True``
+compiled      the same with ``compile=True``: one pass by Numba where it is installed
 layered       the step written layer by layer as in algorithm 1 of the paper (plain chains only)
 sgd           the optimizer's step, with momentum and weight decay
 train         forward and backward
@@ -93,7 +93,7 @@ def measure(
     optimizer.step()
     gradients = {p: p.grad for p in model.parameters()}
     enorm = graphnorm.ENorm(model, optimizer, x[:2], order=order)
-    fused = graphnorm.ENorm(model, optimizer, x[:2], order="colours", compile=True)
+    fused = graphnorm.ENorm(model, optimizer, x[:2], order=order, compile=True)
     moved = [
         tensor for name_, tensor, _ in enorm._moving() for _ in [name_] if tensor.dtype.is_floating_point
     ]
@@ -106,8 +106,8 @@ def measure(
 
     actions: dict[str, Callable[[], None]] = {
         "bare": lambda: torch._foreach_mul_(moved, 1.0),
-        "enorm": lambda: (optimizer.zero_grad(), enorm.step())[1],
-        "compiled": lambda: (optimizer.zero_grad(), fused.step())[1],
+        "enorm": enorm.step,
+        "compiled": fused.step,
         "sgd": sgd,
     }
     if name in CHAINS:
@@ -123,6 +123,7 @@ def measure(
     task = progress.add_task(name, total=repeat + every)
     for turn in range(repeat + every):
         for key, (action, cold) in (fast if turn < repeat else slow).items():
+            optimizer.zero_grad()  # a pending gradient would be multiplied, too
             if cold:
                 flush.add_(1.0)
             start = clock()

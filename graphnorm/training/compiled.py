@@ -12,6 +12,7 @@ from graphnorm.training.cycle import Cycle, live_matrices
 from graphnorm.training.forms import Forms, Integers
 from graphnorm.training.layout import layout_of
 from graphnorm.training.masses import powers
+from graphnorm.training.onepass import OnePass, covers
 from graphnorm.training.parts import Part
 from graphnorm.training.scaling import Job, Scaling
 from graphnorm.training.schedule import Counted, pair_of
@@ -34,7 +35,7 @@ class CompiledStep:
         c: asymmetry.
         order: see `Cycle`.
         cycles: sweeps per step.
-        fused: let ``torch.compile`` fuse the passes over memory.
+        fused: fuse the passes over memory: with Numba on the CPU (`onepass`), else with ``torch.compile``.
         exact: coefficients are powers of two; so they are if a tensor that moves has fewer bits than float32.
 
     Raises:
@@ -80,16 +81,23 @@ class CompiledStep:
         pairs = [pair_of(part) for part in parts if part.counted]
         self.cycle = Cycle(forms, groups, counted, pairs, p, order, self.device, total, live, read, exact)
         done = {id(self._matrices[number]) for number in live}
-        self.scaling = Scaling(self._jobs(by_weight, moving, done), self.device, fused)
+        jobs = self._jobs(by_weight, moving, done)
+        one = fused and covers(self.cycle, self._sources, jobs)
+        self._one_pass = OnePass(self.cycle, self._sources, jobs, cycles) if one else None
+        self.scaling = Scaling([] if one else jobs, self.device, fused)
 
     def run(self, limit: float | None = None) -> None:
         """One step; `limit` bounds the log-scale of a variable."""
-        matrices = [
-            source if number in self.cycle.live | self.cycle.fused else self._powers(number, source)
-            for number, source in enumerate(self._sources)
-        ]
-        z = self.cycle.run(matrices, self.cycles, limit)
-        self.scaling.apply(self.cycle.evaluate(z))
+        if self._one_pass is not None:
+            self._one_pass.run(limit)
+            return
+        with torch.autocast(self.device.type, enabled=False):
+            matrices = [
+                source if number in self.cycle.live | self.cycle.fused else self._powers(number, source)
+                for number, source in enumerate(self._sources)
+            ]
+            z = self.cycle.run(matrices, self.cycles, limit)
+            self.scaling.apply(self.cycle.evaluate(z))
 
     def energy(self) -> float:
         """Sum lambda |w|^p over the counted matrices of all processes."""

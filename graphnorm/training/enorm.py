@@ -93,6 +93,7 @@ class ENorm:
                 self._tables.setdefault(id(parameter), []).append(table)
         self._flags = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         self._modules = list(self.model.modules())
+        self._children = [(m, list(m._modules.values())) for m in self._modules]
         self._parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         if isinstance(example_inputs, Symmetries):
             self.symmetries = example_inputs
@@ -147,8 +148,7 @@ class ENorm:
         self._check_unchanged()
         compiled = self._compile()
         limit = self.options.max_coefficient
-        with torch.autocast(compiled.device.type, enabled=False):
-            compiled.run(None if limit is None else math.log(limit))
+        compiled.run(None if limit is None else math.log(limit))
 
     @torch.no_grad()
     def energy(self) -> float:
@@ -171,10 +171,9 @@ class ENorm:
         self._calls = int(state["calls"])
 
     def _check_unchanged(self) -> None:
-        now = list(self.model.modules())
-        if len(now) != len(self._modules) or any(a is not b for a, b in zip(now, self._modules, strict=True)):
+        if any(list(module._modules.values()) != children for module, children in self._children):
             raise InputError("modules were added, removed or replaced since ENorm was made; make a new ENorm")
-        mode = tuple([module.training for module in now])
+        mode = tuple([module.training for module in self._modules])
         if mode not in self.symmetries.modes:
             known = self.symmetries.modes[0]
             names = {id(module): name for name, module in self.model.named_modules()}
@@ -242,8 +241,11 @@ class ENorm:
         return made
 
 
+_PLAIN = (Tensor, nn.Parameter)  # asking these for a missing attribute takes longer than all else here
+
+
 def _address(tensor: Tensor) -> Address:
-    local = getattr(tensor, "_local_tensor", tensor)
+    local = tensor if type(tensor) in _PLAIN else getattr(tensor, "_local_tensor", tensor)
     if local.layout != torch.strided:
         return 0, (), local.dtype
     return local.data_ptr(), local.stride(), local.dtype

@@ -21,8 +21,9 @@ class Options:
         order: ``layers`` (the paper's: one channel group after the other) or ``colours`` (groups that share
             no weight at once: fewer, larger operations, the same fixed point).
         max_coefficient: bound on the coefficient of a variable in one step, > 1; None: no bound.
-        compile: fuse the passes over memory with ``torch.compile`` (some seconds at the first step); best
-            with ``order="colours"``.
+        compile: fuse the passes over memory, after some seconds at the first step.  On the CPU, where Numba
+            is installed (``pip install graphnorm[fast]``) and p = 2, weights and momenta come from memory
+            once; otherwise by ``torch.compile``, best with ``order="colours"``.
         exact: round coefficients to powers of two, with which products of floats are exact; always so for
             bfloat16 weights, which would lose more to rounding than a training step changes.
     """

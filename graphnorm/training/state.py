@@ -107,15 +107,15 @@ class StateTable:
                 )
 
     def _movable(self, key: str, value: object, parameter: Tensor, name: str) -> Tensor:
+        if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
+            return value
         owner = f"{type(self.optimizer).__name__}: state {key!r} of {name!r}"
         if not isinstance(value, Tensor):
             raise InputError(f"{owner} is a {type(value).__name__}, not a tensor: it cannot follow")
-        if value.shape != parameter.shape or not value.is_floating_point():
-            raise InputError(
-                f"{owner} is {value.dtype} of shape {tuple(value.shape)}, its weight "
-                f"{tuple(parameter.shape)}: it cannot follow"
-            )
-        return value
+        raise InputError(
+            f"{owner} is {value.dtype} of shape {tuple(value.shape)}, its weight "
+            f"{tuple(parameter.shape)}: it cannot follow"
+        )
 
 
 def parameters_of(optimizer: Optimizer) -> Iterator[torch.Tensor]:

@@ -1,0 +1,271 @@
+"""The whole step as one function that Numba compiles for the processor: see `onepass`.
+
+Threads share the rows of each matrix.  Sums are of the matrix's own type over short runs, and float64 over
+these.  Loops over a line start at 0: no index may be negative then, and they are vectorised.  What the
+compiled functions are given is defined here too: their cache does not see other files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, prange
+
+from graphnorm.training.forms import Floats, Integers
+
+Reals = npt.NDArray[Any]
+"""Float32 or float64."""
+
+_LOOSE = {"reassoc", "contract", "nsz", "arcp"}  # to vectorise sums; NaN and infinity stay what they are
+_RUN = 512  # entries
+_BLOCK = 64  # rows
+
+
+class Tables(NamedTuple):
+    """What a step does, as arrays; `x_at` are the first entries of each stage in `x`, and its length.
+
+    Attributes:
+        matrices: weights as matrices.
+        reads: (matrix, axis, start, stop, place of its sums, first entry in `other`).
+        own: forms of the entries that are summed.
+        other: forms of the entries over which a sum runs.
+        source: place of the sum of each contribution.
+        target: its place among (rising of each variable, falling of each variable).
+        share: its factor.
+        variables: of each stage.
+        rate: step per logarithm, of each variable.
+        forms: forms that each stage changes.
+        terms: variables of each form.
+        coefficient: and their coefficients.
+        tensors: all that is multiplied, as matrices.
+        jobs: (tensor, first entry of its rows in `ids`, of its columns), due after the last stage that
+            changes its forms.
+        ids: forms of rows and columns, job after job.
+        exponents: of the coefficient, for each job.
+    """
+
+    matrices: Sequence[Reals]
+    tensors: Sequence[Reals]
+    reads: Integers
+    read_at: Integers
+    own: Integers
+    own_at: Integers
+    other: Integers
+    other_at: Integers
+    source: Integers
+    target: Integers
+    flow_at: Integers
+    variables: Integers
+    variable_at: Integers
+    forms: Integers
+    form_at: Integers
+    terms: Integers
+    jobs: Integers
+    job_at: Integers
+    ids: Integers
+    id_at: Integers
+    share: Floats
+    rate: Floats
+    coefficient: Floats
+    exponents: Floats
+
+
+class Packed(NamedTuple):
+    """`Tables` in four pieces: handing Numba two dozen arrays takes as long as reading a layer."""
+
+    matrices: Sequence[Reals]
+    tensors: Sequence[Reals]
+    integers: Integers
+    integer_at: Integers
+    floats: Floats
+    float_at: Integers
+    width: int  # terms of a form
+
+
+class Scratch(NamedTuple):
+    """Memory that is kept.
+
+    Attributes:
+        z: log-scales of the variables.
+        exponentials: exp() of the forms.
+        weights: their squares, as in `Tables.other`.
+        factors: powers of them, as in `Tables.ids`.
+        masses: sums of a stage.
+        partial: (threads, sums of a stage).
+        flows: masses that rise and fall with a stage's variables.
+    """
+
+    z: Floats
+    exponentials: Floats
+    weights: Reals
+    factors: Reals
+    masses: Floats
+    partial: Floats
+    flows: Floats
+
+
+@njit(fastmath=_LOOSE, cache=True)
+def _row_sums(w: Reals, weight: Reals, out: Floats) -> None:
+    for i in range(w.shape[0]):
+        total = 0.0
+        for first in range(0, w.shape[1], _RUN):
+            line, scale = w[i, first : first + _RUN], weight[first : first + _RUN]
+            run = w.dtype.type(0)
+            for j in range(len(line)):
+                run += line[j] * line[j] * scale[j]
+            total += run
+        out[i] = total
+
+
+@njit(fastmath=_LOOSE, cache=True)
+def _column_sums(w: Reals, start: int, weight: Reals, out: Floats) -> None:
+    run = np.empty(len(out), w.dtype)
+    out[:] = 0.0
+    for first in range(0, w.shape[0], _BLOCK):
+        run[:] = 0
+        for i in range(first, min(first + _BLOCK, w.shape[0])):
+            line, scale = w[i, start : start + len(out)], weight[i]  # a slice of columns is no plain matrix
+            for j in range(len(line)):
+                run[j] += line[j] * line[j] * scale
+        for j in range(len(run)):
+            out[j] += run[j]
+
+
+@njit(fastmath=_LOOSE, cache=True)
+def _multiply(w: Reals, row: Reals, column: Reals) -> None:
+    for i in range(w.shape[0]):
+        line, scale = w[i], row[i]
+        for j in range(len(line)):
+            line[j] *= scale * column[j]
+
+
+@njit(cache=True, parallel=True)
+def _pass(first: int, last: int, begin: int, end: int, tables: Tables, scratch: Scratch) -> None:
+    """Multiply the tensors of jobs `first` to `last`, then form the sums of reads `begin` to `end`."""
+    masses, weights, partial, factors = scratch.masses, scratch.weights, scratch.partial, scratch.factors
+    tensors, jobs, matrices, reads = tables.tensors, tables.jobs, tables.matrices, tables.reads
+    parts = partial.shape[0]
+    for t in prange(parts):
+        for at in range(first, last):
+            number, rows, columns = jobs[at]
+            w = tensors[number]
+            low, high = w.shape[0] * t // parts, w.shape[0] * (t + 1) // parts
+            _multiply(w[low:high], factors[rows + low : rows + high], factors[columns : columns + w.shape[1]])
+        for at in range(begin, end):
+            matrix, axis, start, stop, place, far = reads[at]
+            w = matrices[matrix]
+            if axis == 0:
+                low, high = start + (stop - start) * t // parts, start + (stop - start) * (t + 1) // parts
+                into = masses[place + low - start : place + high - start]
+                _row_sums(w[low:high], weights[far : far + w.shape[1]], into)
+            else:
+                low, high = w.shape[0] * t // parts, w.shape[0] * (t + 1) // parts
+                into = partial[t, place : place + stop - start]
+                _column_sums(w[low:high], start, weights[far + low : far + high], into)
+    for at in range(begin, end):
+        if reads[at, 1] == 1:
+            place, size = reads[at, 4], reads[at, 3] - reads[at, 2]
+            masses[place : place + size] = 0.0
+            for t in range(parts):
+                for j in range(size):
+                    masses[place + j] += partial[t, place + j]
+
+
+@njit(cache=True)
+def _weigh(k: int, tables: Tables, scratch: Scratch) -> None:
+    """Squares of the scales of the entries over which stage k sums."""
+    for at in range(tables.other_at[k], tables.other_at[k + 1]):
+        scratch.weights[at] = scratch.exponentials[tables.other[at]] ** 2
+
+
+@njit(cache=True)
+def _coefficients(k: int, tables: Tables, scratch: Scratch) -> None:
+    """Factors of rows and columns of the tensors that are due after stage k."""
+    for job in range(tables.job_at[k], tables.job_at[k + 1]):
+        exponent, end = tables.exponents[job], tables.id_at[job + 1]
+        for at in range(tables.id_at[job], end):
+            value = scratch.exponentials[tables.ids[at]]
+            if exponent == 1.0:
+                scratch.factors[at] = value
+            elif exponent == -1.0:
+                scratch.factors[at] = 1.0 / value
+            else:
+                scratch.factors[at] = value**exponent
+
+
+@njit(cache=True)
+def _move(k: int, tables: Tables, scratch: Scratch, bound: float) -> None:
+    """Move the variables of stage k to their minimiser, and the forms that they are in."""
+    z, exponentials, flows = scratch.z, scratch.exponentials, scratch.flows
+    first, count = tables.variable_at[k], tables.variable_at[k + 1] - tables.variable_at[k]
+    flows[: 2 * count] = 0.0
+    for at in range(tables.flow_at[k], tables.flow_at[k + 1]):
+        source = tables.source[at]
+        scale = exponentials[tables.own[tables.own_at[k] + source]] ** 2
+        flows[tables.target[at]] += tables.share[at] * scratch.masses[source] * scale
+    for i in range(count):
+        if flows[i] > 0.0 and flows[count + i] > 0.0:  # dead on one side: left alone
+            step = math.log(flows[count + i] / flows[i]) * tables.rate[first + i]
+            if abs(step) < np.inf:
+                variable = tables.variables[first + i]
+                z[variable] = min(max(z[variable] + step, -bound), bound)
+    for at in range(tables.form_at[k], tables.form_at[k + 1]):
+        form, total = tables.forms[at], 0.0
+        for term in range(tables.terms.shape[1]):
+            total += tables.coefficient[form, term] * z[tables.terms[form, term]]
+        exponentials[form] = math.exp(total)
+
+
+@njit(cache=True)
+def _unpacked(packed: Packed) -> Tables:
+    x, at, y, to = packed.integers, packed.integer_at, packed.floats, packed.float_at
+    width = packed.width
+    return Tables(
+        packed.matrices,
+        packed.tensors,
+        x[at[0] : at[1]].reshape(-1, 6),
+        x[at[1] : at[2]],
+        x[at[2] : at[3]],
+        x[at[3] : at[4]],
+        x[at[4] : at[5]],
+        x[at[5] : at[6]],
+        x[at[6] : at[7]],
+        x[at[7] : at[8]],
+        x[at[8] : at[9]],
+        x[at[9] : at[10]],
+        x[at[10] : at[11]],
+        x[at[11] : at[12]],
+        x[at[12] : at[13]],
+        x[at[13] : at[14]].reshape(-1, width),
+        x[at[14] : at[15]].reshape(-1, 3),
+        x[at[15] : at[16]],
+        x[at[16] : at[17]],
+        x[at[17] : at[18]],
+        y[to[0] : to[1]],
+        y[to[1] : to[2]],
+        y[to[2] : to[3]].reshape(-1, width),
+        y[to[3] : to[4]],
+    )
+
+
+@njit(cache=True)
+def run(packed: Packed, scratch: Scratch, cycles: int, bound: float) -> None:
+    """Cycles over all stages, from log-scales 0; tensors are multiplied during the last one."""
+    tables = _unpacked(packed)
+    scratch.z[:] = 0.0
+    scratch.exponentials[:] = 1.0
+    stages = len(tables.variable_at) - 1
+    first = last = 0  # jobs that are due
+    for cycle in range(cycles):
+        for k in range(stages):
+            _weigh(k, tables, scratch)
+            _pass(first, last, tables.read_at[k], tables.read_at[k + 1], tables, scratch)
+            _move(k, tables, scratch, bound)
+            if cycle == cycles - 1:
+                _coefficients(k, tables, scratch)
+                first, last = tables.job_at[k], tables.job_at[k + 1]
+    _pass(first, last, 0, 0, tables, scratch)
