@@ -11,7 +11,7 @@ from graphnorm.solver.method import Limits, Run
 from graphnorm.solver.newton import step
 
 _FIRST = 5  # cycles before Newton: far from the optimum its step is cut short
-_PATIENCE = 10  # cycles that may still follow before a Newton step is cheaper
+_PATIENCE = 12  # cycles that may still follow before a Newton step is cheaper
 _RELAX_FROM = 4  # cycles after which the rate is trusted
 _RELAX_MOST = 1.3
 _LITTLE = 0.01  # of the imbalance: a correction by less makes the next one superfluous
@@ -37,7 +37,7 @@ def auto(at: Descent, limits: Limits) -> Run:
         if cycles >= _FIRST and seen * rate**_PATIENCE > limits.tol and cycles + 1 < limits.max_cycles:
             step(at, correction, limits.tol / seen)
             cycles, relax = cycles + 1, 1.0
-        previous, seen = seen, sweep(at, relax)
+        previous, seen = seen, sweep(at, at.coloured, relax)
         rate = seen / previous if math.isfinite(previous) and previous > 0 else 0.0
         cycles += 1
         if cycles == _RELAX_FROM and rate < 1.0:

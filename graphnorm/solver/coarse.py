@@ -113,7 +113,7 @@ class Coarse:
 def coarse(at: Descent, limits: Limits) -> Run:
     """A coarse correction before each sweep."""
     correction = Coarse(at)
-    return sweeps(at, limits, lambda: at.move_to(at.z + correction.shift()))
+    return sweeps(at, limits, at.coloured, lambda: at.move_to(at.z + correction.shift()))
 
 
 def _members(at: Descent, profile: Integers) -> Array:

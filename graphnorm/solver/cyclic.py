@@ -8,7 +8,7 @@ D = 1 unless a weight joins a group to itself).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from graphnorm.solver.arrays import Array
 from graphnorm.solver.descent import Descent
@@ -16,9 +16,9 @@ from graphnorm.solver.groups import Group
 from graphnorm.solver.method import Limits, Run
 
 
-def sweep(at: Descent, relax: float = 1.0) -> float:
-    """Update every group once; returns the largest |log(in / out)| met on the way."""
-    worst = [update(at, group, *at.meeting(group)[:2], relax) for group in at.groups]
+def sweep(at: Descent, groups: Sequence[Group], relax: float = 1.0) -> float:
+    """Update every group once, in the given order; returns the largest |log(in / out)| met on the way."""
+    worst = [update(at, group, *at.meeting(group)[:2], relax) for group in groups]
     return float(at.xp.stack(worst).max()) if worst else 0.0  # the cycle's one synchronisation
 
 
@@ -30,17 +30,19 @@ def update(at: Descent, group: Group, rising: Array, falling: Array, relax: floa
 
 
 def cyclic(at: Descent, limits: Limits) -> Run:
-    """Sweeps alone: hundreds of them in deep networks."""
-    return sweeps(at, limits)
+    """Sweeps alone, in the order of the network: hundreds of them in deep networks."""
+    return sweeps(at, limits, at.groups)
 
 
-def sweeps(at: Descent, limits: Limits, correct: Callable[[], None] | None = None) -> Run:
-    """Sweeps, each after a correction if there is one."""
+def sweeps(
+    at: Descent, limits: Limits, groups: Sequence[Group], correct: Callable[[], None] | None = None
+) -> Run:
+    """Sweeps over the groups in the given order, each after a correction if there is one."""
     cycles, left = 0, at.imbalance()
     while left > limits.tol and cycles < limits.max_cycles:
         if correct is not None:
             correct()
-        seen = sweep(at)
+        seen = sweep(at, groups)
         cycles += 1
         limits.tell(at, cycles, seen)
         if seen <= limits.tol or cycles == limits.max_cycles:

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphnorm.solver.arrays import Array, Arrays
 from graphnorm.solver.blocks import CompiledBlock, compile_blocks
-from graphnorm.solver.groups import Group, find_groups, near_blocks
+from graphnorm.solver.groups import Group, coloured, find_groups, near_blocks
 from graphnorm.solver.problem import Bools, Problem
 from graphnorm.solver.sides import Side
 
@@ -38,6 +38,7 @@ class Descent:
         for group in self.groups:
             sides_of = {id(s): s for s in (part.side for part in group.parts)}
             self._touching[group.index] = list(sides_of.values())
+        self.coloured = coloured(self.groups)
         self._near = near_blocks(self.groups)
         self._sides = list({id(side): side for block in self.blocks for side in block.sides}.values())
         self.move_to(z)

@@ -124,7 +124,7 @@ class Dense:
         if np.dtype(dtype) == np.float64:
             return self
         a = self.array
-        rows, columns = (_float64(side @ np.ones(side.shape[1], dtype=a.dtype)) for side in (a, a.T))
+        rows, columns = (_float64(a.sum(axis=axis)) for axis in (1, 0))  # threads would wait for BLAS
         least = [side.min(initial=np.inf, where=side > 0) for side in (rows, columns)]
         largest = max(rows.max(initial=0.0), columns.max(initial=0.0))
         if not (largest < _LARGEST and min(least) > _SMALLEST):  # not if one is NaN

@@ -30,7 +30,7 @@ def newton(at: Descent, limits: Limits) -> Run:
     while left > limits.tol and cycles < limits.max_cycles:
         at.move_to(at.z + correction.shift())
         if cycles < _WARM:
-            seen = sweep(at)
+            seen = sweep(at, at.coloured)
         else:
             step(at, correction, limits.tol / left)
             seen = limits.tol
