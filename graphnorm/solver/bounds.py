@@ -66,7 +66,7 @@ def _groups_bounded(at: Descent) -> bool:
     before = -1
     while before < len(known):
         before = len(known)
-        for near, far in facts:
+        for near, far in [*facts, *reversed(facts)]:  # what is known spreads both ways
             if all((g, c < 0) in known for g, c in far):
                 for k, (g, c) in enumerate(near):
                     if all((other, d < 0) in known for i, (other, d) in enumerate(near) if i != k):
