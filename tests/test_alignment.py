@@ -289,6 +289,25 @@ def test_computed_weights_that_are_not_finite_prove_nothing() -> None:
     assert "not finite" in proved(infinite, lambda x, w, b: (x @ w) * (1 / (b - b)))
 
 
+def tiny(x: Tensor, factor: Tensor) -> Tensor:
+    return torch.relu(torch.relu(x) * torch.full_like(factor, 1e-200) * factor)
+
+
+@pytest.mark.parametrize("entries", [1, 4])
+def test_products_that_underflow_prove_nothing(entries: int) -> None:
+    """Factors that meet in the normal form, but not in the model: there x may be large."""
+
+    def one(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return tiny(x, w.new_full((entries,), 1e-200)) * b
+
+    def two(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return tiny(x, w.new_full((entries,), 3e-200)) * 1.0 * b
+
+    x, b = torch.full((2, 4), 1e300, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    assert torch.allclose(3 * one(x, x, b), two(x, x, b), atol=0)
+    assert "underflows" in proved(one, two, torch.float64)
+
+
 def test_names_of_values_lead_back() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()).eval()
     network = open_model(copy.deepcopy(model), torch.randn(2, 4)).network

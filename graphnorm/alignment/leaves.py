@@ -14,6 +14,7 @@ import numpy as np
 from graphnorm import ir
 
 Move = Callable[[ir.Array], ir.Array]
+TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,14 @@ def add(first: Leaf, second: Leaf) -> Leaf:
 
 def multiply(first: Leaf, second: Leaf) -> Leaf:
     """Product, broadcast."""
-    return combine(first, second, first.exact() * second.exact(), first.size() * second.size())
+    return combine(first, second, _product(first.exact(), second.exact()), first.size() * second.size())
+
+
+def _product(first: ir.Array, second: ir.Array) -> ir.Array:
+    """Entry by entry, NaN where it underflows: the model may multiply in another order and lose nothing."""
+    result = np.asarray(first * second)
+    lost = (np.abs(result) < TINY) & (first != 0) & (second != 0)
+    return np.where(lost, np.nan, result)
 
 
 def contract(first: Leaf, second: Leaf) -> Leaf:
@@ -89,7 +97,9 @@ def scaled(leaf: Leaf, factor: float) -> Leaf:
     """`leaf` times a number; -1 rounds nothing."""
     if factor in (1.0, -1.0):
         return leaf.moved(lambda array: array) if factor == 1.0 else _negated(leaf)
-    return replace(leaf, value=leaf.exact() * factor, magnitude=leaf.size() * abs(factor))
+    return replace(
+        leaf, value=_product(leaf.exact(), np.asarray(factor)), magnitude=leaf.size() * abs(factor)
+    )
 
 
 def _negated(leaf: Leaf) -> Leaf:

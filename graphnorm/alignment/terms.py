@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from graphnorm import ir
-from graphnorm.alignment.leaves import Leaf
+from graphnorm.alignment.leaves import TINY, Leaf
 from graphnorm.alignment.views import Shape, View
 
 
@@ -23,7 +24,9 @@ class Data:
         return self.view.shape
 
     def times(self, factor: float) -> Data:
-        return replace(self, factor=self.factor * factor)
+        """`factor` times the term; NaN, which no proof passes, where the product underflows."""
+        product = self.factor * factor
+        return replace(self, factor=product if abs(product) >= TINY else math.nan)
 
 
 @dataclass(frozen=True, slots=True)

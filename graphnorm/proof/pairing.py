@@ -102,7 +102,8 @@ def _pair_forms(forms: tuple[Normal, Normal]) -> tuple[Pair | None, Matching]:
             np.isfinite(leaf.value.astype(np.float64)).all()
             and np.isfinite(weights[name].astype(np.float64)).all()
         ):
-            return None, replace(found, values=values, failure=f"weight {name!r}, as computed, is not finite")
+            failure = f"weight {name!r}, as computed, is not finite or underflows float64"
+            return None, replace(found, values=values, failure=failure)
     network = replace(forms[0].graph, values=_marked(forms, found))
     return Pair(network, weights, NORMAL, found.nodes, computed, values), replace(found, values=values)
 
