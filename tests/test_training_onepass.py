@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -164,3 +169,89 @@ def test_a_wrong_table_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OnePass, "__init__", wrong)
     with pytest.raises(AssertionError):
         close(*both(build("cifar_nv"), images().double()), 1e-10)
+
+
+def small(compiled: bool = True) -> tuple[nn.Sequential, graphnorm.ENorm]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2)).double()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    return model, graphnorm.ENorm(model, momentum(model), x, compile=compiled)
+
+
+def test_autograd_sees_that_the_weights_changed() -> None:
+    """Gradients through a graph of the old weights would be wrong."""
+    model, enorm = small()
+    loss = model(torch.randn(3, 4, dtype=torch.float64)).square().mean()
+    enorm.step()
+    assert one_pass(enorm) is not None
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_numba_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba refuses a NumPy that it does not know by an ImportError."""
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    _, enorm = small()
+    before = enorm.energy()
+    enorm.step()
+    assert one_pass(enorm) is None
+    assert enorm.energy() < before
+
+
+def test_no_folder_for_compiled_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    caching = pytest.importorskip("numba.core.caching")
+    from graphnorm.training import numba_kernels
+
+    def refuse(_: object) -> None:
+        raise OSError("read-only file system")
+
+    assert numba_kernels._keeps()
+    monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", refuse)
+    assert not numba_kernels._keeps()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_copy_goes_on(copied: Callable[[Any], Any], compiled: bool) -> None:
+    model, enorm = small(compiled)
+    enorm.step()
+    other, twin = copied((model, enorm))
+    for scaled in (model, other):
+        with torch.no_grad():
+            scaled[2].weight[1] *= 9.0
+    before = model[0].weight.detach().clone()
+    enorm.step()
+    assert not torch.equal(before, model[0].weight)
+    assert torch.equal(before, other[0].weight)
+    twin.step()
+    assert (one_pass(twin) is not None) == compiled
+    close(list(other.parameters()), list(model.parameters()), 1e-14)
+
+
+FORK = """
+import os
+from tests.test_training_onepass import one_pass, small
+import torch
+torch.set_num_threads({threads})
+model, enorm = small()
+enorm.step()
+assert one_pass(enorm) is not None
+child = os.fork()
+if not child:
+    with torch.no_grad():
+        model[2].weight[1] *= 9.0
+    before = enorm.energy()
+    enorm.step()
+    os._exit(0 if enorm.energy() < before else 3)
+raise SystemExit(os.waitpid(child, 0)[1] != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_process(threads: int) -> None:
+    """GNU OpenMP would end it."""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", FORK.format(threads=threads)], check=True, env=environment)

@@ -87,10 +87,7 @@ class ENorm:
         self.model = plain_module(model)
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self._optimizers = [StateTable(one, state) for one in optimizers]
-        self._tables: dict[int, list[StateTable]] = {}
-        for table in self._optimizers:
-            for parameter in parameters_of(table.optimizer):
-                self._tables.setdefault(id(parameter), []).append(table)
+        self._tables = _tables(self._optimizers)
         self._flags = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         self._modules = list(self.model.modules())
         self._children = [(m, list(m._modules.values())) for m in self._modules]
@@ -170,6 +167,13 @@ class ENorm:
             raise InputError(f"this state is of ENorm with {given}, not {vars(self.options)}")
         self._calls = int(state["calls"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_tables": None, "_compiled": None}  # of this model's own tensors
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._tables = _tables(self._optimizers)
+
     def _check_unchanged(self) -> None:
         if any(list(module._modules.values()) != children for module, children in self._children):
             raise InputError("modules were added, removed or replaced since ENorm was made; make a new ENorm")
@@ -239,6 +243,15 @@ class ENorm:
         )
         self._compiled = (marks, made)
         return made
+
+
+def _tables(optimizers: Sequence[StateTable]) -> dict[int, list[StateTable]]:
+    """Parameter's id -> its optimizers."""
+    found: dict[int, list[StateTable]] = {}
+    for table in optimizers:
+        for parameter in parameters_of(table.optimizer):
+            found.setdefault(id(parameter), []).append(table)
+    return found
 
 
 _PLAIN = (Tensor, nn.Parameter)  # asking these for a missing attribute takes longer than all else here

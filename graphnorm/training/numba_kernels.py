@@ -25,6 +25,18 @@ _RUN = 512  # entries
 _BLOCK = 64  # rows
 
 
+def _keeps() -> bool:
+    """Whether Numba has a folder for what it compiles: beside this file, or the user's."""
+    try:
+        njit(cache=True)(_keeps)  # compiles nothing yet
+    except RuntimeError:
+        return False
+    return True
+
+
+CACHE = _keeps()
+
+
 class Tables(NamedTuple):
     """What a step does, as arrays; `x_at` are the first entries of each stage in `x`, and its length.
 
@@ -108,7 +120,7 @@ class Scratch(NamedTuple):
     flows: Floats
 
 
-@njit(fastmath=_LOOSE, cache=True)
+@njit(fastmath=_LOOSE, cache=CACHE)
 def _row_sums(w: Reals, weight: Reals, out: Floats) -> None:
     for i in range(w.shape[0]):
         total = 0.0
@@ -121,7 +133,7 @@ def _row_sums(w: Reals, weight: Reals, out: Floats) -> None:
         out[i] = total
 
 
-@njit(fastmath=_LOOSE, cache=True)
+@njit(fastmath=_LOOSE, cache=CACHE)
 def _column_sums(w: Reals, start: int, weight: Reals, out: Floats) -> None:
     run = np.empty(len(out), w.dtype)
     out[:] = 0.0
@@ -135,7 +147,7 @@ def _column_sums(w: Reals, start: int, weight: Reals, out: Floats) -> None:
             out[j] += run[j]
 
 
-@njit(fastmath=_LOOSE, cache=True)
+@njit(fastmath=_LOOSE, cache=CACHE)
 def _multiply(w: Reals, row: Reals, column: Reals) -> None:
     for i in range(w.shape[0]):
         line, scale = w[i], row[i]
@@ -143,46 +155,80 @@ def _multiply(w: Reals, row: Reals, column: Reals) -> None:
             line[j] *= scale * column[j]
 
 
-@njit(cache=True, parallel=True)
-def _pass(first: int, last: int, begin: int, end: int, tables: Tables, scratch: Scratch) -> None:
+@njit(cache=CACHE)
+def _share(
+    t: int,
+    jobs: Integers,
+    tensors: Sequence[Reals],
+    factors: Reals,
+    reads: Integers,
+    matrices: Sequence[Reals],
+    weights: Reals,
+    masses: Floats,
+    partial: Floats,
+) -> None:
+    """What thread t does of a pass."""
+    parts = partial.shape[0]
+    for number, rows, columns in jobs:
+        w = tensors[number]
+        low, high = w.shape[0] * t // parts, w.shape[0] * (t + 1) // parts
+        _multiply(w[low:high], factors[rows + low : rows + high], factors[columns : columns + w.shape[1]])
+    for matrix, axis, start, stop, place, far in reads:
+        w = matrices[matrix]
+        if axis == 0:
+            low, high = start + (stop - start) * t // parts, start + (stop - start) * (t + 1) // parts
+            into = masses[place + low - start : place + high - start]
+            _row_sums(w[low:high], weights[far : far + w.shape[1]], into)
+        else:
+            low, high = w.shape[0] * t // parts, w.shape[0] * (t + 1) // parts
+            into = partial[t, place : place + stop - start]
+            _column_sums(w[low:high], start, weights[far + low : far + high], into)
+
+
+@njit(cache=CACHE, parallel=True)
+def _side_by_side(
+    jobs: Integers,
+    tensors: Sequence[Reals],
+    factors: Reals,
+    reads: Integers,
+    matrices: Sequence[Reals],
+    weights: Reals,
+    masses: Floats,
+    partial: Floats,
+) -> None:
+    for t in prange(partial.shape[0]):
+        _share(t, jobs, tensors, factors, reads, matrices, weights, masses, partial)
+
+
+@njit(cache=CACHE)
+def _pass(
+    first: int, last: int, begin: int, end: int, tables: Tables, scratch: Scratch, threaded: bool
+) -> None:
     """Multiply the tensors of jobs `first` to `last`, then form the sums of reads `begin` to `end`."""
     masses, weights, partial, factors = scratch.masses, scratch.weights, scratch.partial, scratch.factors
-    tensors, jobs, matrices, reads = tables.tensors, tables.jobs, tables.matrices, tables.reads
-    parts = partial.shape[0]
-    for t in prange(parts):
-        for at in range(first, last):
-            number, rows, columns = jobs[at]
-            w = tensors[number]
-            low, high = w.shape[0] * t // parts, w.shape[0] * (t + 1) // parts
-            _multiply(w[low:high], factors[rows + low : rows + high], factors[columns : columns + w.shape[1]])
-        for at in range(begin, end):
-            matrix, axis, start, stop, place, far = reads[at]
-            w = matrices[matrix]
-            if axis == 0:
-                low, high = start + (stop - start) * t // parts, start + (stop - start) * (t + 1) // parts
-                into = masses[place + low - start : place + high - start]
-                _row_sums(w[low:high], weights[far : far + w.shape[1]], into)
-            else:
-                low, high = w.shape[0] * t // parts, w.shape[0] * (t + 1) // parts
-                into = partial[t, place : place + stop - start]
-                _column_sums(w[low:high], start, weights[far + low : far + high], into)
-    for at in range(begin, end):
+    jobs, reads = tables.jobs[first:last], tables.reads[begin:end]
+    if threaded:
+        _side_by_side(jobs, tables.tensors, factors, reads, tables.matrices, weights, masses, partial)
+    else:
+        for t in range(partial.shape[0]):
+            _share(t, jobs, tables.tensors, factors, reads, tables.matrices, weights, masses, partial)
+    for at in range(len(reads)):
         if reads[at, 1] == 1:
             place, size = reads[at, 4], reads[at, 3] - reads[at, 2]
             masses[place : place + size] = 0.0
-            for t in range(parts):
+            for t in range(partial.shape[0]):
                 for j in range(size):
                     masses[place + j] += partial[t, place + j]
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _weigh(k: int, tables: Tables, scratch: Scratch) -> None:
     """Squares of the scales of the entries over which stage k sums."""
     for at in range(tables.other_at[k], tables.other_at[k + 1]):
         scratch.weights[at] = scratch.exponentials[tables.other[at]] ** 2
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _coefficients(k: int, tables: Tables, scratch: Scratch) -> None:
     """Factors of rows and columns of the tensors that are due after stage k."""
     for job in range(tables.job_at[k], tables.job_at[k + 1]):
@@ -197,7 +243,7 @@ def _coefficients(k: int, tables: Tables, scratch: Scratch) -> None:
                 scratch.factors[at] = value**exponent
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _move(k: int, tables: Tables, scratch: Scratch, bound: float) -> None:
     """Move the variables of stage k to their minimiser, and the forms that they are in."""
     z, exponentials, flows = scratch.z, scratch.exponentials, scratch.flows
@@ -220,7 +266,7 @@ def _move(k: int, tables: Tables, scratch: Scratch, bound: float) -> None:
         exponentials[form] = math.exp(total)
 
 
-@njit(cache=True)
+@njit(cache=CACHE)
 def _unpacked(packed: Packed) -> Tables:
     x, at, y, to = packed.integers, packed.integer_at, packed.floats, packed.float_at
     width = packed.width
@@ -252,9 +298,12 @@ def _unpacked(packed: Packed) -> Tables:
     )
 
 
-@njit(cache=True)
-def run(packed: Packed, scratch: Scratch, cycles: int, bound: float) -> None:
-    """Cycles over all stages, from log-scales 0; tensors are multiplied during the last one."""
+@njit(cache=CACHE)
+def run(packed: Packed, scratch: Scratch, cycles: int, bound: float, threaded: bool) -> None:
+    """Cycles over all stages, from log-scales 0; tensors are multiplied during the last one.
+
+    Not `threaded`, one thread does the shares of all.
+    """
     tables = _unpacked(packed)
     scratch.z[:] = 0.0
     scratch.exponentials[:] = 1.0
@@ -263,9 +312,9 @@ def run(packed: Packed, scratch: Scratch, cycles: int, bound: float) -> None:
     for cycle in range(cycles):
         for k in range(stages):
             _weigh(k, tables, scratch)
-            _pass(first, last, tables.read_at[k], tables.read_at[k + 1], tables, scratch)
+            _pass(first, last, tables.read_at[k], tables.read_at[k + 1], tables, scratch, threaded)
             _move(k, tables, scratch, bound)
             if cycle == cycles - 1:
                 _coefficients(k, tables, scratch)
                 first, last = tables.job_at[k], tables.job_at[k + 1]
-    _pass(first, last, 0, 0, tables, scratch)
+    _pass(first, last, 0, 0, tables, scratch, threaded)

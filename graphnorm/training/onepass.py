@@ -8,12 +8,14 @@ as matrices; everything else goes the general way (`cycle`, `scaling`).
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from graphnorm.training.cycle import EXPONENT_LIMIT, Cycle
 from graphnorm.training.forms import Integers
@@ -23,19 +25,31 @@ if TYPE_CHECKING:  # Numba is optional
     from graphnorm.training.numba_kernels import Packed, Tables
 
 _THREADS = 64  # more only add up the same sums
+_home: list[int] = []  # the process of Numba's threads: GNU OpenMP ends one that forks from it and uses them
 
 
 def covers(cycle: Cycle, sources: Sequence[Tensor], jobs: Sequence[Job]) -> bool:
     """Whether Numba is there, and all tensors are of the kind that it is given here."""
     tensors = [*sources, *(job.layout.view(job.tensor) for job in jobs)]
     return (
-        importlib.util.find_spec("numba") is not None
-        and (cycle.p, cycle.exact, cycle.total) == (2.0, False, None)
+        (cycle.p, cycle.exact, cycle.total) == (2.0, False, None)
         and {tensor.dtype for tensor in tensors} in ({torch.float32}, {torch.float64})
         and all(t.device.type == "cpu" and t.dim() == 2 and t.numel() and t.is_contiguous() for t in tensors)
         and bool(sources)
         and bool(cycle.stages)
+        and _found()
     )
+
+
+def _found() -> bool:
+    """Whether Numba is there, and takes the NumPy that is there."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 class OnePass:
@@ -55,6 +69,8 @@ class OnePass:
 
         self._numba, self._run, self._cycles = numba, run, cycles
         self._threads = min(torch.get_num_threads(), _THREADS, int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        _home.extend([] if _home else [os.getpid()])
+        self._changed = list({id(job.tensor): job.tensor for job in jobs}.values())
         tables = _tables(cycle, sources, jobs)
         self._packed = _packed(tables)
         dtype, sums = tables.matrices[0].dtype, int(np.diff(tables.own_at).max())
@@ -71,12 +87,14 @@ class OnePass:
     def run(self, limit: float | None = None) -> None:
         """One step; `limit` bounds the log-scale of a variable."""
         bound = min(EXPONENT_LIMIT / 2.0, limit if limit is not None else float("inf"))
-        before = self._numba.get_num_threads()
+        threaded = self._threads > 1 and _home == [os.getpid()]
+        before = self._numba.get_num_threads() if threaded else self._threads
         if before != self._threads:
             self._numba.set_num_threads(self._threads)
-        self._run(self._packed, self._scratch, self._cycles, bound)
+        self._run(self._packed, self._scratch, self._cycles, bound, threaded)
         if before != self._threads:
             self._numba.set_num_threads(before)
+        increment_version(self._changed)  # so that autograd refuses a graph of the old values
 
 
 def _tables(cycle: Cycle, sources: Sequence[Tensor], jobs: Sequence[Job]) -> Tables:
