@@ -11,7 +11,18 @@ from graphnorm.solver.descent import Descent
 from graphnorm.solver.masses import ALL
 from graphnorm.solver.problem import Floats, Problem, flows, imbalance, make_block, objective
 from graphnorm.solver.solve import METHODS, Status, solve, touched
-from tests.solver_problems import Forms, array, chain, forms, mixed, moved, reference, relabelled, residual
+from tests.solver_problems import (
+    Forms,
+    array,
+    chain,
+    forms,
+    mixed,
+    moved,
+    problem,
+    reference,
+    relabelled,
+    residual,
+)
 
 PROBLEMS = {
     "chain": chain([3, 4, 5, 2]),
@@ -168,3 +179,17 @@ def test_equal_forms_are_summed() -> None:
     assert block is not None
     assert array(block).tolist() == [[15.0]]
     assert make_block("w", mass, forms([{}, {}], 1), forms([{}, {}, {}], 1)) is None
+
+
+@pytest.mark.parametrize("coefficient", [2.0, 0.5])
+def test_the_largest_entries_balance_whatever_their_coefficients(coefficient: float) -> None:
+    """At p = inf no weight grows beyond the largest: the limit of (c a)^(1/p) is that of a^(1/p)."""
+    a, b = np.array([[3.0]]), np.array([[5.0]])
+    found = problem(1, [0], [(a, [{0: coefficient}], [{}]), (b, [{}], [{0: -1.0}])], np.inf)
+    solution = solve(found)
+    best = np.log(5.0 / 3.0) / (1.0 + coefficient)
+    assert solution.status is Status.CONVERGED
+    assert solution.z == pytest.approx([best], abs=1e-7)
+    assert solution.after == pytest.approx(5.0 * np.exp(-best), rel=1e-7)
+    rising, falling = flows(found, solution.z)
+    assert rising == pytest.approx(falling, rel=1e-7)

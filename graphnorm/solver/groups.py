@@ -22,7 +22,7 @@ class Target:
     Attributes:
         entries: which entries of the range (None: all).
         local: their variables, counted within the group (None: all, in order).
-        coefficient: of these terms; masses count with its absolute value.
+        coefficient: of these terms; masses that are summed count with its absolute value.
         repeated: whether a variable occurs twice.
     """
 
@@ -34,7 +34,7 @@ class Target:
     def take(self, masses: Array, into: Array, sums: bool) -> None:
         """Add masses of the range to `into`, one place for each variable (or keep the larger)."""
         values = masses if self.entries is None else masses[self.entries]
-        if abs(self.coefficient) != 1.0:
+        if sums and abs(self.coefficient) != 1.0:
             values = values * abs(self.coefficient)
         if self.local is None:
             if sums:

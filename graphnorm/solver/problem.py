@@ -152,7 +152,7 @@ def scaled_exponents(block: Block, p: float, z: Floats) -> tuple[Floats, Floats]
 
 
 def flows(problem: Problem, z: Floats) -> tuple[Floats, Floats]:
-    """Mass that grows with each variable and mass that shrinks, weighted by |coefficient|."""
+    """Mass that grows with each variable and mass that shrinks, weighted by |coefficient| if p < inf."""
     rising, falling = np.zeros(problem.count), np.zeros(problem.count)
     for block in problem.blocks:
         for forms, mass in zip((block.rows, block.columns), block_masses(block, problem, z), strict=True):
@@ -162,7 +162,7 @@ def flows(problem: Problem, z: Floats) -> tuple[Floats, Floats]:
 
 def add_flow(forms: sp.csr_array, mass: Floats, rising: Floats, falling: Floats, sums: bool = True) -> None:
     """Add the masses of entries to the variables of their forms (or take maxima)."""
-    weight = np.repeat(mass, np.diff(forms.indptr)) * forms.data
+    weight = np.repeat(mass, np.diff(forms.indptr)) * (forms.data if sums else np.sign(forms.data))
     if sums:
         rising += np.bincount(forms.indices, np.maximum(weight, 0.0), len(rising))
         falling += np.bincount(forms.indices, np.maximum(-weight, 0.0), len(rising))
