@@ -8,7 +8,7 @@ import pytest
 from graphnorm.solver.arrays import NumpyArrays
 from graphnorm.solver.bounds import bounds
 from graphnorm.solver.descent import Descent
-from graphnorm.solver.masses import ALL
+from graphnorm.solver.masses import ALL, Dense
 from graphnorm.solver.problem import Floats, Problem, flows, imbalance, make_block, objective
 from graphnorm.solver.solve import METHODS, Status, solve, touched
 from tests.solver_problems import (
@@ -193,3 +193,15 @@ def test_the_largest_entries_balance_whatever_their_coefficients(coefficient: fl
     assert solution.after == pytest.approx(5.0 * np.exp(-best), rel=1e-7)
     rising, falling = flows(found, solution.z)
     assert rising == pytest.approx(falling, rel=1e-7)
+
+
+def test_float32_columns_of_many_rows() -> None:
+    """Sums of 200000 equal numbers, whose plain float32 sum is off by 7e-4."""
+    array = np.full((200_000, 2), 0.1, dtype=np.float32)
+    mass = Dense(array).fitting(np.float32)
+    assert mass is not None
+    assert mass.totals is not None
+    exact = array.sum(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(mass.totals[1], exact, rtol=1.5e-6)
+    np.testing.assert_allclose(mass.left(np.ones(len(array))), exact, rtol=1.5e-6)
+    np.testing.assert_allclose(mass.left(np.ones(len(array)), slice(1, 2)), exact[1:], rtol=1.5e-6)

@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]
 _SMALLEST, _LARGEST = 1e-28, 1e30  # sums in this range, so that float32 entries that matter are normal
+_RUN = 128  # rows of one float32 sum: down a column it is plain, its error grows with the length
 _LEAST_ENTRY = 1e-35  # where the row and the column with the least sums meet
 
 
@@ -100,7 +101,10 @@ class Dense:
         return _float64(self.array[rows] @ c.astype(self.array.dtype, copy=False))
 
     def left(self, r: Floats, columns: slice = ALL) -> Floats:
-        return _float64(self.array.T[columns] @ r.astype(self.array.dtype, copy=False))
+        a, r = self.array[:, columns], r.astype(self.array.dtype, copy=False)
+        if a.dtype == np.float64:
+            return np.asarray(a.T @ r)
+        return np.sum([_float64(a[at].T @ r[at]) for at in _runs(len(a))], axis=0)
 
     def right_max(self, c: Floats, rows: slice = ALL) -> Floats:
         return np.asarray((self.array[rows] * c).max(axis=1, initial=0.0))
@@ -124,7 +128,8 @@ class Dense:
         if np.dtype(dtype) == np.float64:
             return self
         a = self.array
-        rows, columns = (_float64(a.sum(axis=axis)) for axis in (1, 0))  # threads would wait for BLAS
+        rows = _float64(a.sum(axis=1))  # threads would wait for BLAS
+        columns = np.sum([_float64(a[at].sum(axis=0)) for at in _runs(len(a))], axis=0)
         least = [side.min(initial=np.inf, where=side > 0) for side in (rows, columns)]
         largest = max(rows.max(initial=0.0), columns.max(initial=0.0))
         if not (largest < _LARGEST and min(least) > _SMALLEST):  # not if one is NaN
@@ -148,6 +153,10 @@ class Dense:
     def largest(self) -> float:
         """The largest mass."""
         return float(self.array.max(initial=0.0))
+
+
+def _runs(count: int) -> list[slice]:
+    return [slice(start, start + _RUN) for start in range(0, max(count, 1), _RUN)]
 
 
 def _float64(values: Array) -> Floats:
