@@ -104,7 +104,7 @@ class Dense:
         a, r = self.array[:, columns], r.astype(self.array.dtype, copy=False)
         if a.dtype == np.float64:
             return np.asarray(a.T @ r)
-        return np.sum([_float64(a[at].T @ r[at]) for at in _runs(len(a))], axis=0)
+        return np.asarray(np.sum([_float64(a[at].T @ r[at]) for at in _runs(len(a))], axis=0))
 
     def right_max(self, c: Floats, rows: slice = ALL) -> Floats:
         return np.asarray((self.array[rows] * c).max(axis=1, initial=0.0))
