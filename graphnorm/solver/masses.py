@@ -19,7 +19,8 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]
 _SMALLEST, _LARGEST = 1e-28, 1e30  # sums in this range, so that float32 entries that matter are normal
-_RUN = 128  # rows of one float32 sum: down a column it is plain, its error grows with the length
+# Rows of one float32 sum down a column, whose error grows with the length: BLAS adds up 16 sums side by side.
+_BLAS_RUN, _RUN = 1024, 128
 _LEAST_ENTRY = 1e-35  # where the row and the column with the least sums meet
 
 
@@ -102,9 +103,9 @@ class Dense:
 
     def left(self, r: Floats, columns: slice = ALL) -> Floats:
         a, r = self.array[:, columns], r.astype(self.array.dtype, copy=False)
-        if a.dtype == np.float64:
-            return np.asarray(a.T @ r)
-        return np.asarray(np.sum([_float64(a[at].T @ r[at]) for at in _runs(len(a))], axis=0))
+        if a.dtype == np.float64 or len(a) <= _BLAS_RUN:
+            return _float64(a.T @ r)
+        return np.asarray(np.sum([_float64(a[at].T @ r[at]) for at in _runs(len(a), _BLAS_RUN)], axis=0))
 
     def right_max(self, c: Floats, rows: slice = ALL) -> Floats:
         return np.asarray((self.array[rows] * c).max(axis=1, initial=0.0))
@@ -129,7 +130,7 @@ class Dense:
             return self
         a = self.array
         rows = _float64(a.sum(axis=1))  # threads would wait for BLAS
-        columns = np.sum([_float64(a[at].sum(axis=0)) for at in _runs(len(a))], axis=0)
+        columns = np.sum([_float64(a[at].sum(axis=0)) for at in _runs(len(a), _RUN)], axis=0)
         least = [side.min(initial=np.inf, where=side > 0) for side in (rows, columns)]
         largest = max(rows.max(initial=0.0), columns.max(initial=0.0))
         if not (largest < _LARGEST and min(least) > _SMALLEST):  # not if one is NaN
@@ -155,8 +156,8 @@ class Dense:
         return float(self.array.max(initial=0.0))
 
 
-def _runs(count: int) -> list[slice]:
-    return [slice(start, start + _RUN) for start in range(0, max(count, 1), _RUN)]
+def _runs(count: int, length: int) -> list[slice]:
+    return [slice(start, start + length) for start in range(0, max(count, 1), length)]
 
 
 def _float64(values: Array) -> Floats:
