@@ -1,8 +1,8 @@
 """The whole step as one function that Numba compiles for the processor: see `onepass`.
 
 Threads share the rows of each matrix.  Sums are of the matrix's own type over short runs, and float64 over
-these.  Loops over a line start at 0: no index may be negative then, and they are vectorised.  What the
-compiled functions are given is defined here too: their cache does not see other files.
+these.  Loops over a line start at 0: no index may be negative then, and they are vectorised.  Nothing is kept
+on disk: processes that fill Numba's cache at once, as the ranks of a training, may read each other's halves.
 """
 
 from __future__ import annotations
@@ -23,18 +23,6 @@ Reals = npt.NDArray[Any]
 _LOOSE = {"reassoc", "contract", "nsz", "arcp"}  # to vectorise sums; NaN and infinity stay what they are
 _RUN = 512  # entries
 _BLOCK = 64  # rows
-
-
-def _keeps() -> bool:
-    """Whether Numba has a folder for what it compiles: beside this file, or the user's."""
-    try:
-        njit(cache=True)(_keeps)  # compiles nothing yet
-    except RuntimeError:
-        return False
-    return True
-
-
-CACHE = _keeps()
 
 
 class Tables(NamedTuple):
@@ -120,7 +108,7 @@ class Scratch(NamedTuple):
     flows: Floats
 
 
-@njit(fastmath=_LOOSE, cache=CACHE)
+@njit(fastmath=_LOOSE)
 def _row_sums(w: Reals, weight: Reals, out: Floats) -> None:
     for i in range(w.shape[0]):
         total = 0.0
@@ -133,7 +121,7 @@ def _row_sums(w: Reals, weight: Reals, out: Floats) -> None:
         out[i] = total
 
 
-@njit(fastmath=_LOOSE, cache=CACHE)
+@njit(fastmath=_LOOSE)
 def _column_sums(w: Reals, start: int, weight: Reals, out: Floats) -> None:
     run = np.empty(len(out), w.dtype)
     out[:] = 0.0
@@ -147,7 +135,7 @@ def _column_sums(w: Reals, start: int, weight: Reals, out: Floats) -> None:
             out[j] += run[j]
 
 
-@njit(fastmath=_LOOSE, cache=CACHE)
+@njit(fastmath=_LOOSE)
 def _multiply(w: Reals, row: Reals, column: Reals) -> None:
     for i in range(w.shape[0]):
         line, scale = w[i], row[i]
@@ -155,7 +143,7 @@ def _multiply(w: Reals, row: Reals, column: Reals) -> None:
             line[j] *= scale * column[j]
 
 
-@njit(cache=CACHE)
+@njit()
 def _share(
     t: int,
     jobs: Integers,
@@ -185,7 +173,7 @@ def _share(
             _column_sums(w[low:high], start, weights[far + low : far + high], into)
 
 
-@njit(cache=CACHE, parallel=True)
+@njit(parallel=True)
 def _side_by_side(
     jobs: Integers,
     tensors: Sequence[Reals],
@@ -200,7 +188,7 @@ def _side_by_side(
         _share(t, jobs, tensors, factors, reads, matrices, weights, masses, partial)
 
 
-@njit(cache=CACHE)
+@njit()
 def _pass(
     first: int, last: int, begin: int, end: int, tables: Tables, scratch: Scratch, threaded: bool
 ) -> None:
@@ -221,14 +209,14 @@ def _pass(
                     masses[place + j] += partial[t, place + j]
 
 
-@njit(cache=CACHE)
+@njit()
 def _weigh(k: int, tables: Tables, scratch: Scratch) -> None:
     """Squares of the scales of the entries over which stage k sums."""
     for at in range(tables.other_at[k], tables.other_at[k + 1]):
         scratch.weights[at] = scratch.exponentials[tables.other[at]] ** 2
 
 
-@njit(cache=CACHE)
+@njit()
 def _coefficients(k: int, tables: Tables, scratch: Scratch) -> None:
     """Factors of rows and columns of the tensors that are due after stage k."""
     for job in range(tables.job_at[k], tables.job_at[k + 1]):
@@ -243,7 +231,7 @@ def _coefficients(k: int, tables: Tables, scratch: Scratch) -> None:
                 scratch.factors[at] = value**exponent
 
 
-@njit(cache=CACHE)
+@njit()
 def _move(k: int, tables: Tables, scratch: Scratch, bound: float) -> None:
     """Move the variables of stage k to their minimiser, and the forms that they are in."""
     z, exponentials, flows = scratch.z, scratch.exponentials, scratch.flows
@@ -266,7 +254,7 @@ def _move(k: int, tables: Tables, scratch: Scratch, bound: float) -> None:
         exponentials[form] = math.exp(total)
 
 
-@njit(cache=CACHE)
+@njit()
 def _unpacked(packed: Packed) -> Tables:
     x, at, y, to = packed.integers, packed.integer_at, packed.floats, packed.float_at
     width = packed.width
@@ -298,7 +286,7 @@ def _unpacked(packed: Packed) -> Tables:
     )
 
 
-@njit(cache=CACHE)
+@njit()
 def run(packed: Packed, scratch: Scratch, cycles: int, bound: float, threaded: bool) -> None:
     """Cycles over all stages, from log-scales 0; tensors are multiplied during the last one.
 
