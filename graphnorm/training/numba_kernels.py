@@ -144,25 +144,16 @@ def _multiply(w: Reals, row: Reals, column: Reals) -> None:
 
 
 @njit()
-def _share(
-    t: int,
-    jobs: Integers,
-    tensors: Sequence[Reals],
-    factors: Reals,
-    reads: Integers,
-    matrices: Sequence[Reals],
-    weights: Reals,
-    masses: Floats,
-    partial: Floats,
-) -> None:
+def _share(t: int, jobs: Integers, reads: Integers, tables: Tables, scratch: Scratch) -> None:
     """What thread t does of a pass."""
+    factors, weights, masses, partial = scratch.factors, scratch.weights, scratch.masses, scratch.partial
     parts = partial.shape[0]
     for number, rows, columns in jobs:
-        w = tensors[number]
+        w = tables.tensors[number]
         low, high = w.shape[0] * t // parts, w.shape[0] * (t + 1) // parts
         _multiply(w[low:high], factors[rows + low : rows + high], factors[columns : columns + w.shape[1]])
     for matrix, axis, start, stop, place, far in reads:
-        w = matrices[matrix]
+        w = tables.matrices[matrix]
         if axis == 0:
             low, high = start + (stop - start) * t // parts, start + (stop - start) * (t + 1) // parts
             into = masses[place + low - start : place + high - start]
@@ -174,32 +165,20 @@ def _share(
 
 
 @njit(parallel=True)
-def _side_by_side(
-    jobs: Integers,
-    tensors: Sequence[Reals],
-    factors: Reals,
-    reads: Integers,
-    matrices: Sequence[Reals],
-    weights: Reals,
-    masses: Floats,
-    partial: Floats,
-) -> None:
-    for t in prange(partial.shape[0]):
-        _share(t, jobs, tensors, factors, reads, matrices, weights, masses, partial)
+def _side_by_side(jobs: Integers, reads: Integers, tables: Tables, scratch: Scratch) -> None:
+    for t in prange(scratch.partial.shape[0]):
+        _share(t, jobs, reads, tables, scratch)
 
 
 @njit()
-def _pass(
-    first: int, last: int, begin: int, end: int, tables: Tables, scratch: Scratch, threaded: bool
-) -> None:
-    """Multiply the tensors of jobs `first` to `last`, then form the sums of reads `begin` to `end`."""
-    masses, weights, partial, factors = scratch.masses, scratch.weights, scratch.partial, scratch.factors
-    jobs, reads = tables.jobs[first:last], tables.reads[begin:end]
+def _pass(jobs: Integers, reads: Integers, tables: Tables, scratch: Scratch, threaded: bool) -> None:
+    """Multiply the tensors of `jobs`, then form the sums of `reads`."""
+    masses, partial = scratch.masses, scratch.partial
     if threaded:
-        _side_by_side(jobs, tables.tensors, factors, reads, tables.matrices, weights, masses, partial)
+        _side_by_side(jobs, reads, tables, scratch)
     else:
         for t in range(partial.shape[0]):
-            _share(t, jobs, tables.tensors, factors, reads, tables.matrices, weights, masses, partial)
+            _share(t, jobs, reads, tables, scratch)
     for at in range(len(reads)):
         if reads[at, 1] == 1:
             place, size = reads[at, 4], reads[at, 3] - reads[at, 2]
@@ -296,13 +275,14 @@ def run(packed: Packed, scratch: Scratch, cycles: int, bound: float, threaded: b
     scratch.z[:] = 0.0
     scratch.exponentials[:] = 1.0
     stages = len(tables.variable_at) - 1
-    first = last = 0  # jobs that are due
+    due = tables.jobs[:0]
     for cycle in range(cycles):
         for k in range(stages):
             _weigh(k, tables, scratch)
-            _pass(first, last, tables.read_at[k], tables.read_at[k + 1], tables, scratch, threaded)
+            reads = tables.reads[tables.read_at[k] : tables.read_at[k + 1]]
+            _pass(due, reads, tables, scratch, threaded)
             _move(k, tables, scratch, bound)
             if cycle == cycles - 1:
                 _coefficients(k, tables, scratch)
-                first, last = tables.job_at[k], tables.job_at[k + 1]
-    _pass(first, last, 0, 0, tables, scratch, threaded)
+                due = tables.jobs[tables.job_at[k] : tables.job_at[k + 1]]
+    _pass(due, tables.reads[:0], tables, scratch, threaded)
