@@ -194,7 +194,8 @@ def test_numba_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     _, enorm = small()
-    before = enorm.energy()
+    with pytest.warns(UserWarning, match="Numba cannot be used"):
+        before = enorm.energy()
     enorm.step()
     assert one_pass(enorm) is None
     assert enorm.energy() < before

@@ -127,8 +127,8 @@ def find_groups(
 def coloured(groups: Sequence[Group]) -> list[Group]:
     """The groups so that those which share no block come together (greedy colouring, Welsh and Powell 1967).
 
-    Between coarse corrections this order smooths best, as red-black Gauss-Seidel does in multigrid.  (To import
-    networkx for it would take longer than most solves.)
+    Between coarse corrections this order smooths best, as red-black Gauss-Seidel does in multigrid.  (To
+    import networkx for it would take longer than most solves.)
     """
     blocks: dict[int, set[int]] = {}
     for group in groups:

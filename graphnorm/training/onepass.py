@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ def _found() -> bool:
         return False
     try:
         import numba  # noqa: F401
-    except ImportError:
+    except ImportError as error:
+        warnings.warn(f"Numba cannot be used, so torch.compile fuses the step: {error}", stacklevel=2)
         return False
     return True
 
