@@ -8,104 +8,16 @@ on disk: processes that fill Numba's cache at once, as the ranks of a training, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit, prange
 
 from graphnorm.training.forms import Floats, Integers
-
-Reals = npt.NDArray[Any]
-"""Float32 or float64."""
+from graphnorm.training.tables import Packed, Reals, Scratch, Tables
 
 _LOOSE = {"reassoc", "contract", "nsz", "arcp"}  # to vectorise sums; NaN and infinity stay what they are
 _RUN = 512  # entries
 _BLOCK = 64  # rows
-
-
-class Tables(NamedTuple):
-    """What a step does, as arrays; `x_at` are the first entries of each stage in `x`, and its length.
-
-    Attributes:
-        matrices: weights as matrices.
-        reads: (matrix, axis, start, stop, place of its sums, first entry in `other`).
-        own: forms of the entries that are summed.
-        other: forms of the entries over which a sum runs.
-        source: place of the sum of each contribution.
-        target: its place among (rising of each variable, falling of each variable).
-        share: its factor.
-        variables: of each stage.
-        rate: step per logarithm, of each variable.
-        forms: forms that each stage changes.
-        terms: variables of each form.
-        coefficient: and their coefficients.
-        tensors: all that is multiplied, as matrices.
-        jobs: (tensor, first entry of its rows in `ids`, of its columns), due after the last stage that
-            changes its forms.
-        ids: forms of rows and columns, job after job.
-        exponents: of the coefficient, for each job.
-    """
-
-    matrices: Sequence[Reals]
-    tensors: Sequence[Reals]
-    reads: Integers
-    read_at: Integers
-    own: Integers
-    own_at: Integers
-    other: Integers
-    other_at: Integers
-    source: Integers
-    target: Integers
-    flow_at: Integers
-    variables: Integers
-    variable_at: Integers
-    forms: Integers
-    form_at: Integers
-    terms: Integers
-    jobs: Integers
-    job_at: Integers
-    ids: Integers
-    id_at: Integers
-    share: Floats
-    rate: Floats
-    coefficient: Floats
-    exponents: Floats
-
-
-class Packed(NamedTuple):
-    """`Tables` in four pieces: handing Numba two dozen arrays takes as long as reading a layer."""
-
-    matrices: Sequence[Reals]
-    tensors: Sequence[Reals]
-    integers: Integers
-    integer_at: Integers
-    floats: Floats
-    float_at: Integers
-    width: int  # terms of a form
-
-
-class Scratch(NamedTuple):
-    """Memory that is kept.
-
-    Attributes:
-        z: log-scales of the variables.
-        exponentials: exp() of the forms.
-        weights: their squares, as in `Tables.other`.
-        factors: powers of them, as in `Tables.ids`.
-        masses: sums of a stage.
-        partial: (threads, sums of a stage).
-        flows: masses that rise and fall with a stage's variables.
-    """
-
-    z: Floats
-    exponentials: Floats
-    weights: Reals
-    factors: Reals
-    masses: Floats
-    partial: Floats
-    flows: Floats
 
 
 @njit(fastmath=_LOOSE)
