@@ -17,8 +17,10 @@ from graphnorm.verification.certificate import Certificate
 from graphnorm.verification.layers import LayerDistance
 from graphnorm.verification.measure import Measurement
 
-EQUIVALENT = ("identical", "proved", "agrees")
-CERTAIN = ("identical", "proved")
+SIZED = "proved at these sizes"
+UNEXERCISED = "not exercised"
+EQUIVALENT = ("identical", "proved", SIZED, "agrees")
+CERTAIN = ("identical", "proved")  # at all sizes
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Verification:
     """Verdict and evidence.
 
     Attributes:
-        verdict: ``identical``, ``proved``, ``agrees``, ``differs``, or ``not verified``.
+        verdict: ``identical``, ``proved``, ``proved at these sizes``, ``agrees``, ``not exercised`` (no input
+            that was tried shows anything), ``differs``, or ``not verified``.
         certificate: the proof, if one was tried.
         measurement: the runs, if the models were run.
     """
@@ -71,6 +74,7 @@ class Report:
         permuted: number of channel factors that were put in order.
         seconds: time of each stage.
         clips: with ``rewrite_clips``: names of the clips ``rewritten``, and of those ``left`` with reasons.
+        remarks: what was done otherwise than asked or expected, a sentence each.
     """
 
     model: str
@@ -86,6 +90,7 @@ class Report:
     permuted: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     clips: Mapping[str, tuple[str, ...]] | None = None
+    remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form (keys as documented in the README)."""
@@ -103,6 +108,7 @@ class Report:
             "permuted": self.permuted,
             "seconds": dict(self.seconds),
             "clips": None if self.clips is None else {key: list(names) for key, names in self.clips.items()},
+            "remarks": list(self.remarks),
         }
 
 
@@ -129,6 +135,7 @@ class CheckReport:
         layers: how far each layer of A is from its counterpart, where that was compared.
         layers_unknown: why layers could not be compared, where that was tried in vain.
         search: the search for such an input, where there was one.
+        remarks: what a reader should know of the two interfaces and of how they were run, a sentence each.
     """
 
     verification: Verification
@@ -140,10 +147,11 @@ class CheckReport:
     layers: tuple[LayerDistance, ...] = ()
     layers_unknown: str = ""
     search: Search | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """``identical``, ``proved``, ``agrees`` or ``differs``."""
+        """One of `Verification`'s verdicts."""
         return self.verification.verdict
 
     @property
@@ -176,6 +184,7 @@ class CheckReport:
             "layers_unknown": self.layers_unknown,
             "search": None if self.search is None else asdict(self.search),
             "note": self.note,
+            "remarks": list(self.remarks),
             "seconds": dict(self.seconds),
         }
 

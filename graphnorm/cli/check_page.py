@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphnorm.atomic import replacing
-from graphnorm.cli.check_table import stages
+from graphnorm.cli.check_table import COLOURS, stages
 
 if TYPE_CHECKING:
     from graphnorm.report import CheckReport
 
-_COLOURS = {"identical": "#1a7f37", "proved": "#1a7f37", "agrees": "#9a6700", "differs": "#cf222e"}
+_COLOURS = {"green": "#1a7f37", "yellow": "#9a6700", "red": "#cf222e"}
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;
 max-width:60rem;padding:0 1rem;color:#1f2328}
 h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:2rem}td{padding:.15rem .8rem .15rem 0;vertical-align:top}
@@ -33,7 +33,7 @@ def page(report: CheckReport, first: str, second: str, saved: str = "") -> str:
         f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in stages(report, saved)
     )
     title = f"{escape(first)} against {escape(second)}"
-    verdict = f'<span style="color:{_COLOURS[report.verdict]}">{report.verdict}</span>'
+    verdict = f'<span style="color:{_COLOURS[COLOURS[report.verdict]]}">{report.verdict}</span>'
     parts = [f"<h1>{title}: {verdict}</h1><table>{rows}</table>"]
     measured = report.verification.measurement
     if measured is not None and any(measured.errors[2]):

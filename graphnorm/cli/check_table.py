@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from graphnorm.fingerprint.compute import Fingerprint
     from graphnorm.report import CheckReport
 
-COLOURS = {"identical": "green", "proved": "green", "agrees": "yellow", "differs": "red"}
+COLOURS = {
+    "identical": "green",
+    "proved": "green",
+    "proved at these sizes": "green",
+    "agrees": "yellow",
+    "not exercised": "yellow",
+    "not verified": "yellow",
+    "differs": "red",
+}
 
 
 def check_table(report: CheckReport, first: str, second: str, saved: str = "") -> Table:
@@ -83,6 +91,7 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
         where = f", saved to {saved}" if saved else " (--counterexample OUT.npz saves it)"
         shown = f"{filled} of {entries} entries are not zero" if filled else f"all {entries} entries are zero"
         found.append(("counterexample", shown + where))
+    found += [("remark", remark) for remark in report.remarks]
     found.append(("seconds", ", ".join(f"{stage} {value:.2f}" for stage, value in report.seconds.items())))
     return found
 

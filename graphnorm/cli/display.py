@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from graphnorm.cli.check_table import COLOURS
 from graphnorm.cli.inspection import status_counts
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
         )
     _verification_rows(table, report.verification)
     _graph_rows(table, report.pins, report.degenerate, report.unknown)
+    for remark in report.remarks:
+        table.add_row("remark", escape(remark))
     table.add_row("seconds", _seconds(report.seconds))
     if output:
         table.add_row("written to", escape(output))
@@ -119,7 +122,7 @@ def _pairs(title: str) -> Table:
 
 
 def _verification_rows(table: Table, verification: Verification) -> None:
-    colour = {"differs": "red", "not verified": "yellow"}.get(verification.verdict, "green")
+    colour = COLOURS[verification.verdict]
     table.add_row("verdict", f"[{colour}]{verification.verdict}[/{colour}]")
     measured = verification.measurement
     if measured is not None:
