@@ -16,6 +16,7 @@ from graphnorm.errors import (
     InputError,
     ModelFileError,
     NotEquivalentError,
+    RunError,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ __all__ = [
     "Report",
     "RescalingGraph",
     "Result",
+    "RunError",
     "canonicalize",
     "check",
     "trace",

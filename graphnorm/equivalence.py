@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphnorm import ir
-from graphnorm.errors import InputError
+from graphnorm.errors import InputError, RunError
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import CheckReport, Search, Verification
 from graphnorm.sources import Source, TorchSource, open_model
@@ -190,7 +190,7 @@ def _layers(
             (first.hidden_values(first.model, arrays), second.hidden_values(second.model, arrays))
             for arrays in inputs
         ]
-    except (InputError, RuntimeError, ValueError) as error:  # what the runtimes raise on such models
+    except (InputError, RunError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [], f"hidden values cannot be recorded: {reason}"
     return layer_distances(first.network, values, runs), ""

@@ -19,6 +19,10 @@ class ExportError(InputError):
     """A torch module that ``torch.export`` cannot trace."""
 
 
+class RunError(GraphNormError):
+    """onnxruntime, torch or ONNX's reference implementation failed while it ran a model (exit code 2)."""
+
+
 class InvalidGraphError(GraphNormError):
     """The intermediate representation breaks one of its invariants: a defect of a front end."""
 

@@ -20,6 +20,7 @@ from graphnorm import ir
 from graphnorm.cli.check_table import stages
 from graphnorm.coefficients import rescale
 from graphnorm.emission.torch_module import rescale_torch
+from graphnorm.errors import RunError
 from graphnorm.frontends.onnx_file import read_onnx
 from graphnorm.verification.battery import battery
 from graphnorm.verification.certificate import check_certificate
@@ -364,7 +365,7 @@ def test_layers_that_cannot_be_compared_are_accounted_for(monkeypatch: pytest.Mo
         next(other[2].parameters()).add_(0.5)
 
     def refused(*_: object) -> None:
-        raise RuntimeError("no recorder here\nmore lines")
+        raise RunError("no recorder here\nmore lines")
 
     monkeypatch.setattr("graphnorm.verification.torch_runner.hidden_values", refused)
     report = graphnorm.check(model, other, torch.randn(3, 4), seconds=1.0)

@@ -17,12 +17,15 @@ from onnx.reference.op_run import OpRun
 
 from graphnorm import ir
 from graphnorm.frontends.onnx_load import to_proto
+from graphnorm.verification.run_errors import reason, run_error
 
 _NARROW = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision"}
 
 # What the reference implementation raises for operators, types or attributes that it doesn't cover.
 UNSUPPORTED = (
+    ArithmeticError,
+    MemoryError,
     RuntimeError,
     NotImplementedError,
     TypeError,
@@ -69,8 +72,11 @@ class Float64Runner:
             name: array.astype(np.float64) if array.dtype.name in ir.FLOAT_TYPES else array
             for name, array in zip(self._names, inputs, strict=True)
         }
-        with np.errstate(all="ignore"):
-            return [np.asarray(array) for array in self._evaluator.run(None, feed)]
+        try:
+            with np.errstate(all="ignore"):
+                return [np.asarray(array) for array in self._evaluator.run(None, feed)]
+        except UNSUPPORTED as error:
+            raise run_error("the run of ONNX's reference implementation", feed, reason(error)) from error
 
 
 def _widen_graph(graph: onnx.GraphProto) -> None:

@@ -13,8 +13,9 @@ import onnxruntime
 
 from graphnorm import ir
 from graphnorm.emission.onnx_file import rescale_onnx
-from graphnorm.errors import InputError
+from graphnorm.errors import InputError, RunError
 from graphnorm.frontends.onnx_load import to_proto
+from graphnorm.verification.onnx_errors import ONNXRUNTIME_ERRORS, diagnosis, running
 from graphnorm.verification.onnx_float64 import UNSUPPORTED, Float64Runner
 from graphnorm.verification.runner import Reference
 
@@ -45,7 +46,8 @@ class OnnxRunner:
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """All outputs; sequence and map outputs are flattened to their arrays."""
         feed = dict(zip(self._network.inputs, inputs, strict=True))
-        return [array for result in self._session.run(None, feed) for array in _arrays(result)]
+        with running(feed):
+            return [array for result in self._session.run(None, feed) for array in _arrays(result)]
 
     def reference(self, inputs: Sequence[ir.Array]) -> Reference:
         """The model in float64 where ONNX's reference implementation covers it, else unoptimised."""
@@ -53,7 +55,7 @@ class OnnxRunner:
         try:
             exact = Float64Runner(self._model, self._network)
             truth = exact.run(inputs)
-        except UNSUPPORTED:
+        except (RunError, *UNSUPPORTED):
             return Reference(plain, _UNOPTIMISED)
         if not all(_plausible(*pair) for pair in zip(plain.run(inputs), truth, strict=True)):
             return Reference(plain, f"{_UNOPTIMISED} (ONNX's reference implementation disagrees with it)")
@@ -112,24 +114,14 @@ def _session(
             path = Path(folder) / "model.onnx"
             onnx_ir.save(model, path, external_data="model.onnx.data")
             return onnxruntime.InferenceSession(str(path), options, providers=[provider])
-    except _REFUSALS as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"onnxruntime cannot load the model, so it cannot be measured: {first}") from error
+    except ONNXRUNTIME_ERRORS as error:
+        _, why = diagnosis(error)
+        raise InputError(f"onnxruntime cannot load the model, so it cannot be measured: {why}") from error
 
 
 def _inline(model: onnx_ir.Model) -> bytes:
     """Serialised with external tensors loaded in."""
     return bytes(to_proto(onnx_ir.external_data.load_to_model(model.clone())).SerializeToString())
-
-
-_STATE = onnxruntime.capi.onnxruntime_pybind11_state
-_REFUSALS = (
-    _STATE.Fail,
-    _STATE.InvalidGraph,
-    _STATE.NotImplemented,
-    _STATE.InvalidArgument,
-    _STATE.RuntimeException,
-)
 
 
 def _short(provider: str) -> str:
@@ -163,9 +155,11 @@ def hidden_values(model: onnx_ir.Model, network: ir.Graph, inputs: Sequence[ir.A
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [value.name for value in session.get_outputs()]
-    results = session.run(names, dict(zip(network.inputs, inputs, strict=True)))
+    feed = dict(zip(network.inputs, inputs, strict=True))
+    with running(feed):
+        session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        names = [value.name for value in session.get_outputs()]
+        results = session.run(names, feed)
     return {name: array for name, array in zip(names, results, strict=True) if isinstance(array, np.ndarray)}

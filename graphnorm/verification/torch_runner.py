@@ -19,6 +19,7 @@ from graphnorm.errors import InputError
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
 from graphnorm.verification.double_kernels import DoubleKernels
 from graphnorm.verification.runner import Reference
+from graphnorm.verification.torch_errors import running
 
 
 class TorchRunner:
@@ -51,13 +52,14 @@ class TorchRunner:
         fill = iter(inputs)
         filled = [self._tensor(next(fill)) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(filled, structure)
-        try:
-            outputs = self._outputs(args, kwargs)
-        except RuntimeError:
-            if not self._double or self._stand_ins:
-                raise
-            self._stand_ins = True  # not from the start: loops refuse to run in a dispatch mode
-            outputs = self._outputs(args, kwargs)
+        with running(self._module, {f"input {i}": array for i, array in enumerate(inputs)}):
+            try:
+                outputs = self._outputs(args, kwargs)
+            except RuntimeError:
+                if not self._double or self._stand_ins:
+                    raise
+                self._stand_ins = True  # not from the start: loops refuse to run in a dispatch mode
+                outputs = self._outputs(args, kwargs)
         return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
     def _outputs(self, args: Any, kwargs: Any) -> Any:
@@ -166,6 +168,7 @@ def hidden_values(program: ExportedProgram, model: Any, inputs: Sequence[ir.Arra
                 found[n.name] = to_numpy(result).copy()
             return result
 
-    with torch.no_grad():
+    named = {f"input {i}": array for i, array in enumerate(inputs)}
+    with running(program.graph_module, named), torch.no_grad():
         Recorder(program.graph_module).run(*arguments)
     return found
