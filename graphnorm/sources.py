@@ -208,6 +208,7 @@ def _open_onnx(
     model: Any, example_inputs: Any, input_shapes: Mapping[str, Sequence[int]] | None
 ) -> OnnxSource:
     try:
+        from graphnorm.frontends.onnx_external import self_contained
         from graphnorm.frontends.onnx_file import load_model, read_onnx
         from graphnorm.frontends.onnx_load import to_model
     except ImportError as error:
@@ -216,7 +217,7 @@ def _open_onnx(
         model = load_model(model)
     elif hasattr(model, "SerializeToString"):
         model = to_model(model, "the given ModelProto")
-    loaded = model
+    loaded = self_contained(model, model.graph.name or "the given model")
     shapes = dict(input_shapes or {})
     if isinstance(example_inputs, Mapping):
         shapes |= {name: np.shape(array) for name, array in example_inputs.items()}

@@ -15,9 +15,10 @@ import numpy as np
 import onnx_ir
 
 from graphnorm.errors import InputError
+from graphnorm.frontends.onnx_external import external_of
 from graphnorm.frontends.onnx_load import model_path, to_proto
 from graphnorm.frontends.onnx_names import Names
-from graphnorm.frontends.onnx_slots import Slot, external_tensors, tensor_slots
+from graphnorm.frontends.onnx_slots import Slot, tensor_slots
 from graphnorm.frontends.onnx_steps import constant_array
 from graphnorm.ir import Array
 
@@ -117,7 +118,7 @@ def save_onnx(
         raise InputError(f"{target}: is a folder; name a file in it")
     sources = [model] if like is None else [model, like]
     outgoing = model.clone()
-    slots = _slots_outside(outgoing, {name for source in sources for name, _ in external_tensors(source)})
+    slots = _slots_outside(outgoing, {name for source in sources for name in external_of(source).names})
     for file in [target, data] if slots else [target]:
         _check_may_write(file, sources, force)
     try:
@@ -130,7 +131,7 @@ def _check_may_write(file: Path, sources: list[onnx_ir.Model], force: bool) -> N
     if not file.exists():
         return
     inputs = [path for path in map(model_path, sources) if path is not None]
-    inputs += [Path(tensor.path) for source in sources for _, tensor in external_tensors(source)]
+    inputs += [path for source in sources for path in external_of(source).files]
     if any(used.exists() and used.samefile(file) for used in dict.fromkeys(inputs)):
         raise InputError(f"{file}: the model was read from this file; write to another one")
     if not force:

@@ -18,8 +18,9 @@ from onnx_ir.passes.common import InlinePass
 from graphnorm.errors import InvalidGraphError, ModelFileError
 from graphnorm.frontends.onnx_bodies import prepare
 from graphnorm.frontends.onnx_evaluate import Evaluation, evaluate
+from graphnorm.frontends.onnx_external import self_contained
 from graphnorm.frontends.onnx_flat import FlatGraph, Glue
-from graphnorm.frontends.onnx_load import check_external_data, load_model, model_path, to_model
+from graphnorm.frontends.onnx_load import load_model, model_path, to_model
 from graphnorm.frontends.onnx_names import Names
 from graphnorm.frontends.onnx_nodes import Namer, to_node
 from graphnorm.frontends.onnx_sizes import Dimension, Sized, Sizes, axis_symbol, choose_sizes
@@ -53,8 +54,7 @@ def read_onnx(
     path = model_path(model)
     source = path.name if path else model.graph.name or "model"
     _check_opset(model, source)
-    check_external_data(model, source)
-    model, own_names = _inline(model, source)
+    model, own_names = _inline(self_contained(model, source), source)
     return _Reading(model, source, own_names).graph(input_shapes or {})
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import onnx
 import onnx_ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from graphnorm.errors import ModelFileError
-from graphnorm.frontends.onnx_slots import external_tensors
+from graphnorm.frontends.onnx_external import self_contained
 
 # In `model.graph.meta`, which clones keep and no file stores.
 PATH_KEY = "graphnorm.path"
@@ -21,7 +21,7 @@ _EXPORT = "export the network with torch.onnx.export(module, (example,), path, d
 
 
 def load_model(path: str | os.PathLike[str]) -> onnx_ir.Model:
-    """Read a model file; external data stays on disk (memory-mapped), checked to be there and whole.
+    """Read a model file and its external data.
 
     Raises:
         ModelFileError: the file is missing, damaged, no ONNX model, or reaches outside its folder.
@@ -41,10 +41,7 @@ def load_model(path: str | os.PathLike[str]) -> onnx_ir.Model:
         raise ModelFileError(f"{file}: {_why_not_onnx(file)}")
     model = to_model(proto, str(file))
     model.graph.meta[PATH_KEY] = str(file.absolute())
-    for _, tensor in external_tensors(model):
-        tensor.base_dir = str(file.absolute().parent)
-    check_external_data(model, str(file))
-    return model
+    return self_contained(model, str(file), file)
 
 
 def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
@@ -78,31 +75,6 @@ def model_path(model: onnx_ir.Model) -> Path | None:
     """The file that `load_model` read this model (or the model it was cloned from) from."""
     path = model.graph.meta.get(PATH_KEY)
     return None if path is None else Path(str(path))
-
-
-def check_external_data(model: onnx_ir.Model, source: str) -> None:
-    """Check that external tensors lie inside the model's folder and inside their file.
-
-    Raises:
-        ModelFileError: the first that doesn't, with tensor and data file.
-    """
-    for name, tensor in external_tensors(model):
-        where = f"{source}: external data of tensor {name!r} ({tensor.location})"
-        location = PurePath(tensor.location)
-        folder = Path(tensor.base_dir or ".").resolve()
-        file = (folder / location).resolve()
-        if location.is_absolute() or ".." in location.parts or not file.is_relative_to(folder):
-            raise ModelFileError(f"{where} leaves the model's folder; put the data file next to the model")
-        if not file.is_file():
-            raise ModelFileError(f"{where} is missing; copy the data file next to the model")
-        offset, length = tensor.offset or 0, tensor.length or tensor.nbytes
-        if length != tensor.nbytes:
-            raise ModelFileError(f"{where} holds {length} bytes, its shape and type need {tensor.nbytes}")
-        if offset < 0 or offset + length > file.stat().st_size:
-            raise ModelFileError(
-                f"{where} ends at byte {offset + length}, the file has {file.stat().st_size}; "
-                "is the data file truncated?"
-            )
 
 
 def _why_not_onnx(file: Path) -> str:

@@ -60,7 +60,7 @@ class Float64Runner:
 
     def __init__(self, model: onnx_ir.Model, network: ir.Graph) -> None:
         self._names = network.inputs
-        proto = to_proto(onnx_ir.external_data.load_to_model(model.clone()))
+        proto = to_proto(model)
         _widen_graph(proto.graph)
         for function in proto.functions:
             _widen_nodes(function.node)

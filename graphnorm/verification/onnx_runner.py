@@ -120,8 +120,8 @@ def _session(
 
 
 def _inline(model: onnx_ir.Model) -> bytes:
-    """Serialised with external tensors loaded in."""
-    return bytes(to_proto(onnx_ir.external_data.load_to_model(model.clone())).SerializeToString())
+    """Serialised; models that are read hold all their tensors."""
+    return bytes(to_proto(model).SerializeToString())
 
 
 def _short(provider: str) -> str:
@@ -145,7 +145,7 @@ def pick_provider(device: str) -> str:
 
 def hidden_values(model: onnx_ir.Model, network: ir.Graph, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
     """Every float tensor that the model's main graph computes, by name."""
-    proto = to_proto(onnx_ir.external_data.load_to_model(model.clone()))
+    proto = to_proto(model)
     present = {value.name for value in proto.graph.output}
     missing = {name for node in proto.graph.node for name in node.output} - present
     for node in network.nodes:
