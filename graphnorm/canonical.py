@@ -18,7 +18,7 @@ from graphnorm.fitting import ROUNDS, fit
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.objective import build_problem, energy_by_weight
 from graphnorm.permutation.order import canonical_order
-from graphnorm.permutation.symmetry import Permutation, symmetry
+from graphnorm.permutation.symmetry import Permutation, Symmetry, symmetry
 from graphnorm.report import Report, Verification, degenerate_groups
 from graphnorm.solver.solve import METHODS, Solution, solve
 from graphnorm.sources import Source, open_model
@@ -151,9 +151,12 @@ def canonicalize(
     x = log_scales_of(graph, z, mode == "exact")
     weights: Mapping[str, ir.Array] = rescaled.weights
     permutation: Permutation = {}
+    remarks = graph.remarks
     if permute:
         tell("ordering channels")
-        weights, permutation = _ordered(graph, rescaled)
+        allowed = symmetry(graph.network)
+        remarks += allowed.defects
+        weights, permutation = _ordered(graph, rescaled, allowed)
         emitted, verification = permuted(
             original, source, graph, weights, permutation, x, verify, device, verification
         )
@@ -186,6 +189,7 @@ def canonicalize(
         permuted=len(permutation),
         seconds=clock.laps,
         clips=None if rewriting is None else {"rewritten": rewriting.rewritten, "left": rewriting.left},
+        remarks=remarks,
     )
     return Result(emitted, rescaled.coefficients, report, source, graph, x, permutation)
 
@@ -251,9 +255,10 @@ def _underflow(source: Source, graph: RescalingGraph, z: Floats) -> npt.NDArray[
     return np.unique(np.concatenate(found))
 
 
-def _ordered(graph: RescalingGraph, rescaled: Rescaled) -> tuple[dict[str, ir.Array], Permutation]:
+def _ordered(
+    graph: RescalingGraph, rescaled: Rescaled, allowed: Symmetry
+) -> tuple[dict[str, ir.Array], Permutation]:
     """Rescaled weights with hidden channels in their canonical order; only weights that change."""
-    allowed = symmetry(graph.network)
     weights = {**graph.network.weights, **rescaled.weights}
     exact = {
         name: weights[name].astype(np.float64)

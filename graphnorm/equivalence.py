@@ -139,6 +139,11 @@ def _report(
         permuted=0 if found.proof is None else len(found.proof.permutation),
         counterexample=None if parted is None else dict(zip(names, parted, strict=True)),
         search=search,
+        remarks=tuple(
+            f"{name}: {remark}"
+            for name, source in (("A", first), ("B", second))
+            for remark in source.network.remarks
+        ),
     )
 
 

@@ -90,6 +90,11 @@ class RescalingGraph:
         """Nodes that fix scales, with their reasons."""
         return self._causes(lambda batch: batch.labels.shape[1] == 1)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know: how the network was read, which operators a defect pins."""
+        return (*self.network.remarks, *self.scales.constraints.defects)
+
     @cached_property
     def merges(self) -> tuple[Cause, ...]:
         """Nodes that tie scales to each other, with their reasons."""
@@ -129,7 +134,7 @@ class RescalingGraph:
         lines += [
             f"unknown operator {op}: pinned ({len(where)} nodes)" for op, where in self.scales.unknown.items()
         ]
-        return "\n".join(lines)
+        return "\n".join((*lines, *self.remarks))
 
     def to_networkx(self, level: str = "group") -> nx.MultiDiGraph:
         """The graph at the level of channel groups (default) or of single neurons.

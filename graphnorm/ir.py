@@ -73,7 +73,7 @@ class Graph:
     ``weights`` are the tensors that may be rescaled: parameters and float buffers, by their name in
     the model file or state_dict.  ``constants`` are known values that may not change: literals,
     index tables, shapes (possibly broadcast views).  A value that is in neither, is no input and has
-    no producer is an error.
+    no producer is an error.  ``remarks`` are sentences for people: what was read otherwise than given.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Graph:
     values: Mapping[str, Value]
     weights: Mapping[str, Array] = field(default_factory=dict)
     constants: Mapping[str, Array] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def producers(self) -> dict[str, Node]:
         """Value name -> the node that computes it."""

@@ -31,13 +31,14 @@ SOURCES = ("graphnorm", "passes", "pyproject.toml", "README.md", "LICENSE")
 # front end -> IR -> scales -> rescaling graph -> solver -> coefficients -> emission -> verification.
 MAY_IMPORT = {
     "errors": "",
+    "defects": "",
     "ir": "errors",
     "nn": "errors",
     "threads": "",
     "atomic": "",
-    "frontends": "errors ir",
-    "scales": "errors ir",
-    "graph": "errors ir scales",
+    "frontends": "errors defects ir",
+    "scales": "errors defects ir",
+    "graph": "errors defects ir scales",
     "drawing": "errors ir scales graph",
     "clips": "errors ir scales graph",
     "solver": "errors threads",
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "sources": "errors ir clips frontends emission verification",
     "tracing": "errors graph sources",
     "alignment": "errors ir scales",
-    "permutation": "errors ir scales graph solver objective coefficients",
+    "permutation": "errors defects ir scales graph solver objective coefficients",
     "proof": "errors ir scales graph alignment permutation verification",
     "report": "atomic errors ir graph verification proof",
     "fitting": "graph solver coefficients",
@@ -61,7 +62,7 @@ MAY_IMPORT = {
     "equivalence": "errors ir proof verification sources report",
     "certificates": "atomic errors ir graph solver objective permutation proof verification sources "
     "canonical",
-    "fingerprint": "errors ir graph solver objective alignment permutation sources",
+    "fingerprint": "errors defects ir graph solver objective alignment permutation sources",
     "__init__": "errors graph tracing report canonical equivalence training",
     "passes": "errors ir nn clips frontends emission verification __init__",
     "explain": "errors ir scales graph solver objective report",
@@ -82,6 +83,7 @@ DEFERRED = {("graph", "drawing"), ("cli", "demo"), ("sources", "passes"), ("solv
 
 THIRD_PARTY = {  # components without a framework -> what they may import from outside
     "errors": set(),
+    "defects": set(),
     "ir": {"numpy", "ml_dtypes"},
     "scales": {"numpy", "scipy"},
     "graph": {"numpy", "networkx"},

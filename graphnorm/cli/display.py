@@ -105,6 +105,8 @@ def graph_table(summary: Summary, title: str, weights: str) -> Table:
     table.add_row("weights that move", f"{moved} of {len(graph.network.weights)}")
     table.add_row("layers", status_counts(summary.layers))
     _graph_rows(table, graph.pins, summary.degenerate, graph.scales.unknown)
+    for remark in graph.remarks:
+        table.add_row("remark", escape(remark))
     return table
 
 

@@ -97,6 +97,7 @@ class Summary:
             "merges": [asdict(merge) for merge in graph.merges],
             "degenerate": [{"group": name, "channels": n} for name, n in self.degenerate.items()],
             "unknown_operators": {op: list(where) for op, where in graph.scales.unknown.items()},
+            "remarks": list(graph.remarks),
         }
 
 

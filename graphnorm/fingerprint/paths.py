@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.defects import DEFECTS, defect
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint.windows import convolution, window_sum
 from graphnorm.graph import RescalingGraph
@@ -55,7 +56,11 @@ class _Walk:
 
     def run(self) -> float:
         for node in self.network.nodes:
-            self._visit(node)
+            try:
+                self._visit(node)
+            except DEFECTS as error:
+                said = defect("path-norm", node.op, node.label, error, "without paths")
+                raise NoPathNormError(said) from error
         return self.ended + sum(float(self.values[name].sum()) for name in self.network.outputs)
 
     def _visit(self, node: ir.Node) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from graphnorm.defects import DEFECTS, defect
 from graphnorm.frontends import (
     aten_activation,
     aten_attention,
@@ -88,7 +89,8 @@ def lower(call: Call, operator: str, arguments: dict[str, Any], op: str) -> None
     """Fill a call with the nodes that compute it.
 
     A lowering that does not read every tensor operand is not trusted: the call becomes an unknown
-    operator, which reads them all and which no rule describes.
+    operator, which reads them all and which no rule describes.  So does a call in whose lowering
+    something fails; then there is a remark, too.
 
     Args:
         call: the call, empty.
@@ -111,6 +113,8 @@ def lower(call: Call, operator: str, arguments: dict[str, Any], op: str) -> None
                 return
         except Unlowerable:
             pass
+        except DEFECTS as error:
+            call.remarks.append(defect("lowering", op, call.scope or call.name, error))
         call.clear()
     unknown(call, op, arguments)
 

@@ -44,6 +44,7 @@ class Call:
     values: dict[str, Value] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def result(self) -> Value:
@@ -219,7 +220,7 @@ class Call:
         self.read.add(x.name)
 
     def clear(self) -> None:
-        """Forget what was emitted."""
+        """Forget what was emitted; remarks stay."""
         for emitted in (self.nodes, self.values, self.constants, self.read):
             emitted.clear()
 

@@ -20,6 +20,8 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
+from graphnorm.defects import DEFECTS, defect
+from graphnorm.errors import InvalidGraphError
 from graphnorm.frontends.aten import ignored_arguments, lower, tensors_in, unknown
 from graphnorm.frontends.aten_call import Call
 from graphnorm.frontends.aten_create import UNWRITTEN
@@ -65,6 +67,7 @@ class GraphBuilder:
         self.known: dict[str, Tensor] = {}  # computable now; becomes a constant when a node reads it
         self.written: dict[str, Tensor] = {}  # likewise, but the model changes it: never computed with
         self.env: dict[fx.Node, Any] = {}  # value, number, or a tuple of them
+        self.remarks: list[str] = []
         self.state = self._read_state()
         self.taken = set(self.state.first_name) | {""}
 
@@ -97,10 +100,19 @@ class GraphBuilder:
             values={name: value for name, value in self.values.items() if name in defined},
             weights=weights,
             constants=self.constants,
+            remarks=tuple(dict.fromkeys(self.remarks)),
         )
-        graph = sink_routes(graph)
-        graph.verify()
-        return graph
+        return self._sunk(graph)
+
+    def _sunk(self, graph: Graph) -> Graph:
+        """With the choice of an expert moved behind what the experts compute, where there are some."""
+        try:
+            sunk = sink_routes(graph)
+            sunk.verify()
+        except (*DEFECTS, InvalidGraphError) as error:
+            said = defect("rewriting", "mixture of experts", graph.name, error, "left as it is")
+            return replace(graph, remarks=(*graph.remarks, said))
+        return sunk
 
     def _read_state(self) -> StateTensors:
         signature = self.program.graph_signature
@@ -212,8 +224,13 @@ class GraphBuilder:
             if str(target) in MARKED:
                 return self.inline(*MARKED[str(target)](*positional))
             if str(target) in JOINED:
-                region = Region(self, node, outputs_of(node, users_of(node, alive), self.unique))
-                return JOINED[str(target)](region, *positional)
+                outputs, before = outputs_of(node, users_of(node, alive), self.unique), len(self.nodes)
+                try:
+                    return JOINED[str(target)](Region(self, node, outputs), *positional)
+                except DEFECTS as error:
+                    del self.nodes[before:]
+                    where = scope_of(node) or node.name
+                    self.remarks.append(defect("lowering", operator_name(target), where, error))
         return self._lower(node, arguments, alive)
 
     def _arguments(self, node: fx.Node) -> dict[str, Any]:
@@ -257,7 +274,7 @@ class GraphBuilder:
         try:
             with torch.no_grad():
                 result = target(*positional, **named)
-        except (RuntimeError, NotImplementedError, TypeError, IndexError):
+        except DEFECTS:
             return None  # no kernel for the host: the call stays a node
         return self._remember(node.name, result, node.meta["val"])
 
@@ -326,6 +343,7 @@ class GraphBuilder:
         return tuple(outputs) if several else outputs[0]
 
     def _commit(self, call: Call) -> None:
+        self.remarks += call.remarks
         self.values.update(call.values)
         self.constants.update(call.constants)
         for node in call.nodes:

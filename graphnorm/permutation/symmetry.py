@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
+from graphnorm.defects import DEFECTS, defect
 from graphnorm.ir import Node
 from graphnorm.permutation.axes import Axes, Axis
 from graphnorm.permutation.rules import RULES
@@ -31,11 +32,13 @@ class Symmetry:
         sizes: factor that may be permuted -> its size.
         axes: weight -> its axes in terms of factors.
         lengths: size of every factor that occurs.
+        defects: a sentence about each operator that is frozen because something failed in its rule.
     """
 
     sizes: Mapping[int, int]
     axes: Mapping[str, tuple[Axis, ...]]
     lengths: Mapping[int, int]
+    defects: tuple[str, ...] = ()
 
     def order(self, axis: Axis, permutation: Mapping[int, Integers]) -> Integers | None:
         """Old index at each new index of an axis; None if nothing moves."""
@@ -88,6 +91,7 @@ class Walk:
         self.table = Axes()
         self.found: dict[str, tuple[Axis, ...]] = {}
         self._asked: set[str] = set()
+        self.defects: list[str] = []
         for name in network.inputs:
             self.found[name] = self.fixed(network.values[name].shape or ())
         for name, array in network.weights.items():
@@ -105,7 +109,12 @@ class Walk:
         known = known and all(name in self.found for name in node.inputs if name)
         empty = known and any(0 in self.shape(name) for name in names)
         self._asked.clear()
-        results = apply(self, node) if apply is not None and known and not empty else None
+        results = None
+        if apply is not None and known and not empty:
+            try:
+                results = apply(self, node)
+            except DEFECTS as error:
+                self.defects.append(defect("rule for permutations", node.op, node.label, error))
         if results is not None:  # a rule that never looks at an operand has said nothing about it
             for name in {*node.inputs} - self._asked - {""}:
                 self.table.freeze(self.found[name])
@@ -136,7 +145,7 @@ class Walk:
         used = {factor for axes in held.values() for axis in axes for s in axis for factor in s}
         lengths = {factor: self.table.size(factor) for factor in used}
         free = {f: n for f, n in sorted(lengths.items()) if n > 1 and not self.table.is_frozen(f)}
-        return Symmetry(free, held, lengths)
+        return Symmetry(free, held, lengths, tuple(self.defects))
 
     # What rules may ask and state.
 

@@ -36,12 +36,16 @@ class Rows:
 
 
 class Constraints:
-    """The labels handed out and the equations between them, in the order in which rules state them."""
+    """The labels handed out and the equations between them, in the order in which rules state them.
+
+    ``defects``: a sentence about each operator that is pinned because something failed in its rule.
+    """
 
     def __init__(self) -> None:
         self.rows: list[Rows] = []
         self.families: list[tuple[int, int, str]] = []  # first label, node, what it is
         self.count = 1  # label 0 is the constant 0
+        self.defects: dict[str, None] = {}
 
     def fresh(self, shape: Sequence[int], node: int, what: str) -> Labels:
         """New labels, one per entry of `shape`: one family, a candidate channel group."""

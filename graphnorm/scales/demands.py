@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphnorm.defects import DEFECTS
 from graphnorm.ir import Array, Node
 from graphnorm.scales.constraints import Term
-from graphnorm.scales.labels import FREE, PINNED, align
+from graphnorm.scales.labels import FREE, PINNED, Labels, align
 
 if TYPE_CHECKING:
     from graphnorm.scales.propagate import Propagation
@@ -77,26 +78,43 @@ def demand(
         ctx.equation(terms, "constant cannot be rescaled")
     else:
         producer = ctx.producers[name]
-        handler = HANDLERS.get(producer.op)
-        if handler is None or not handler(ctx, producer, name, terms, role, path):
+        handler, carried = HANDLERS.get(producer.op), False
+        if handler is not None:
+            try:
+                carried = handler(ctx, producer, name, terms, role, path)
+            except DEFECTS as error:
+                ctx.defect(producer, "backward rule", error)
+        if not carried:
             _meet(ctx, name, terms, role, path)
 
 
 def _meet(ctx: Propagation, name: str, terms: Sequence[Term], role: str, path: tuple[Step, ...]) -> None:
     """No backward rule: walk the expression forwards, entry by entry, and equate the scales."""
-    labels = ctx.expressions.labels(name, role)
-    reason = f"weight expression through {ctx.producers[name].op}"
+    producer = ctx.producers[name]
+    reason = f"weight expression through {producer.op}"
+    try:
+        labels = _walked(ctx, name, role, path)
+    except DEFECTS as error:
+        ctx.defect(producer, "rule", error)
+        labels = None
     if labels is None:
         ctx.equation(terms, reason)
         fix(ctx, name, reason)
         return
-    if path:
-        labels = np.broadcast_to(labels, ctx.shape(name))
-        for step in path:
-            labels = step.apply(labels)
     rank = max([labels.ndim, *(array.ndim for _, array in terms)])
     aligned = [(c, align(array, rank)) for c, array in (*terms, (-1.0, labels))]
     ctx.equation(aligned, reason)
+
+
+def _walked(ctx: Propagation, name: str, role: str, path: tuple[Step, ...]) -> Labels | None:
+    """Labels of the region `path` of a weight expression; None if that would take too many of them."""
+    labels = ctx.expressions.labels(name, role)
+    if labels is None or not path:
+        return labels
+    labels = np.broadcast_to(labels, ctx.shape(name))
+    for step in path:
+        labels = step.apply(labels)
+    return labels
 
 
 def fix(ctx: Propagation, name: str, reason: str) -> None:

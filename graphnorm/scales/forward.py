@@ -128,8 +128,8 @@ class Expressions:
         if not consumers or name in ctx.graph.outputs:
             read[index.ravel()] = True
         for node in consumers:
-            moves = MOVES.get(node.op) if node.inputs[0] == name else None
-            parts = [index] if node.op in _PASSES else moves(ctx, node, index) if moves else None
+            moves = node.op in MOVES and node.inputs[0] == name
+            parts = [index] if node.op in _PASSES else ctx.moved(node, index) if moves else None
             if parts is None:  # computed with, or cut at run time, where the rule ties what it cuts
                 read[index.ravel()] = True
                 continue

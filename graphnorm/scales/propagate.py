@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from graphnorm.defects import DEFECTS, defect
 from graphnorm.ir import Array, Graph, Node, Value
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.demands import Demand, demand
@@ -123,7 +124,11 @@ class Propagation:
         else:
             self.reason = rule.reason
             self._asked.clear()
-            rule.apply(self, node)
+            try:
+                rule.apply(self, node)
+            except DEFECTS as error:
+                self.defect(node, "rule", error)
+                self.pin_node(node, f"defect in the rule of {node.op}")
             for name in (*data, *weights):  # an operand that the rule never looked at must not move
                 if name not in self._asked:
                     self.pin_value(name, "operand without a scale of its own")
@@ -248,7 +253,7 @@ class Propagation:
         rank = self._rank_or_zero(name)
         maker = self.producers.get(name)
         if data is None and maker is not None and maker.op in MOVES and self.value(name).shape is not None:
-            moved = MOVES[maker.op](self, maker, self._constant_labels(maker.inputs[0]))
+            moved = self.moved(maker, self._constant_labels(maker.inputs[0]))
             return pinned(rank) if moved is None else moved[maker.outputs.index(name)]
         if data is None and maker is not None and maker.op == "ConstantOfShape":
             data = np.broadcast_to(maker.attributes.get("value", np.float32(0)), (1,) * rank)
@@ -263,6 +268,14 @@ class Propagation:
         if not free.any():
             return pinned(rank)
         return np.where(free, FREE, PINNED).astype(np.int64)
+
+    def moved(self, node: Node, labels: Labels) -> Sequence[Labels] | None:
+        """What a data movement makes of labels of its operand; None if that is not known."""
+        try:
+            return MOVES[node.op](self, node, labels)
+        except DEFECTS as error:
+            self.defect(node, "rule", error)
+            return None
 
     # What rules may state.
 
@@ -302,6 +315,10 @@ class Propagation:
             before, self.reason = self.reason, reason or self.reason
             self.demand(name, [], "fixed")
             self.reason = before
+
+    def defect(self, node: Node, what: str, error: Exception) -> None:
+        """Report that something failed in a rule of a node; whoever calls this pins the node."""
+        self.constraints.defects[defect(what, node.op, node.label, error)] = None
 
     def set_pinned(self, node: Node) -> None:
         for name in node.outputs:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from graphnorm.defects import DEFECTS, defect
 from graphnorm.ir import Graph
 from graphnorm.scales.constraints import Constraints, Rows, Term
 from graphnorm.scales.demands import Demand
@@ -30,21 +31,41 @@ def reconcile(graph: Graph, demands: Sequence[Demand], constraints: Constraints)
     for item in demands:
         by_weight.setdefault(item.weight, []).append(item)
     for weight, items in by_weight.items():
-        distinct: dict[tuple[str, ...], Demand] = {}
-        for item in items:
-            key = tuple(step.key for step in item.path)
-            first = distinct.setdefault(key, item)
-            if first is not item:
-                _equate(first, item, constraints)
-                if first.role != "weight" and item.role == "weight":
-                    distinct[key] = item
-        regions = list(distinct.values())
-        if len(regions) > 1 or any(step.key.startswith("Gather") for step in regions[0].path):
-            _reconcile_overlaps(graph.weights[weight].shape, regions, constraints)
-        if any(step.cut for item in regions for step in item.path):
-            regions = extended(graph.weights[weight].shape, regions, constraints)
-        kept += regions
+        try:
+            kept += _agreed(graph.weights[weight].shape, items, constraints)
+        except DEFECTS as error:
+            node = next(iter(graph.nodes[items[0].node :]), None)  # None: the network's output
+            op, where = (node.op, node.label) if node else ("output", graph.name)
+            constraints.defects[defect("rule", op, f"of {weight!r} in {where}", error)] = None
+            kept.append(_held(items, constraints))
     return tuple(kept)
+
+
+def _agreed(shape: tuple[int, ...], items: Sequence[Demand], constraints: Constraints) -> list[Demand]:
+    """One demand per distinct region of one weight."""
+    distinct: dict[tuple[str, ...], Demand] = {}
+    for item in items:
+        key = tuple(step.key for step in item.path)
+        first = distinct.setdefault(key, item)
+        if first is not item:
+            _equate(first, item, constraints)
+            if first.role != "weight" and item.role == "weight":
+                distinct[key] = item
+    regions = list(distinct.values())
+    if len(regions) > 1 or any(step.key.startswith("Gather") for step in regions[0].path):
+        _reconcile_overlaps(shape, regions, constraints)
+    if any(step.cut for item in regions for step in item.path):
+        regions = extended(shape, regions, constraints)
+    return regions
+
+
+def _held(items: Sequence[Demand], constraints: Constraints) -> Demand:
+    """A weight with demands that cannot be compared keeps its value, and so does whatever they mention."""
+    for item in items:
+        for _, labels in item.terms:
+            constraints.pin(labels, item.node, "demands that cannot be compared")
+    first = items[0]
+    return Demand(first.weight, (), (), "fixed", first.node, "demands that cannot be compared")
 
 
 def _equate(first: Demand, second: Demand, constraints: Constraints) -> None:

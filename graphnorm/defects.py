@@ -1,0 +1,34 @@
+"""Defects of one lowering or one rule: its operator is pinned and the defect reported, the run goes on.
+
+A lowering or rule that trips over a case nobody thought of raises whatever Python raises there.  The places
+that call them catch `DEFECTS` and treat the operator as one without a lowering or rule; what was stated
+before the exception stays, since equations and demands only take freedom away.
+"""
+
+from __future__ import annotations
+
+DEFECTS = (
+    ArithmeticError,  # ZeroDivisionError, OverflowError
+    AssertionError,
+    AttributeError,
+    LookupError,  # IndexError, KeyError
+    NameError,
+    RuntimeError,  # also what torch's own functions raise
+    TypeError,
+    ValueError,
+)
+
+
+def defect(what: str, op: str, where: str, error: Exception, then: str = "pinned") -> str:
+    """The sentence about a defect.
+
+    Args:
+        what: the part of graphnorm that failed: ``lowering``, ``rule``...
+        op: the operator.
+        where: the layer or node.
+        error: what was raised.
+        then: what became of the operator.
+    """
+    text = (str(error).splitlines() or [""])[0]
+    raised = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{op} {where} is {then}: a defect in graphnorm's {what} of {op} ({raised}); please report it"
