@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,32 @@ import numpy as np
 from graphnorm import ir
 
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
+# Operator -> operands that only say which entries, axes or sizes: there the integer type is mere storage.
+# Everywhere else it is the arithmetic, overflow included.
+_PLACES: dict[str, frozenset[int]] = {
+    "ConstantOfShape": frozenset({0}),
+    "CumSum": frozenset({1}),
+    "Expand": frozenset({1}),
+    "Gather": frozenset({1}),
+    "GatherElements": frozenset({1}),
+    "GatherND": frozenset({1}),
+    "OneHot": frozenset({0, 1}),
+    "Pad": frozenset({1, 3}),
+    "ReduceMax": frozenset({1}),
+    "ReduceMean": frozenset({1}),
+    "ReduceMin": frozenset({1}),
+    "ReduceSum": frozenset({1}),
+    "Reshape": frozenset({1}),
+    "ScatterElements": frozenset({1}),
+    "ScatterND": frozenset({1}),
+    "Slice": frozenset({1, 2, 3, 4}),
+    "Split": frozenset({1}),
+    "Squeeze": frozenset({1}),
+    "Tile": frozenset({1}),
+    "TopK": frozenset({1}),
+    "Trilu": frozenset({1}),
+    "Unsqueeze": frozenset({1}),
+}
 # Relative distance of equal numbers of a program, which may be computed from others.
 _CLOSE, _CLOSE_DOUBLE = 1e-6, 1e-14
 
@@ -37,6 +63,10 @@ def match(a: ir.Graph, b: ir.Graph, double: bool = False) -> Matching:
     walk = _Walk(a, b, _CLOSE_DOUBLE if double else _CLOSE)
     if len(a.outputs) != len(b.outputs):
         return Matching({}, f"the networks have {len(a.outputs)} and {len(b.outputs)} outputs")
+    for one, two in zip(a.outputs, b.outputs, strict=True):
+        kinds = a.values[one].dtype, b.values[two].dtype
+        if kinds[0] != kinds[1]:
+            return Matching({}, f"output {one!r} is {kinds[0]} in A and {kinds[1]} in B")
     walk.stack = list(zip(a.outputs, b.outputs, strict=True))[::-1]
     while walk.stack:
         failure = walk.step(*walk.stack.pop())
@@ -81,19 +111,29 @@ class _Walk:
         if len(first.inputs) != len(second.inputs) or len(first.outputs) != len(second.outputs):
             return f"{where} and {other} have different operands"
         self.nodes += 1
-        shapes = [
-            tuple(g.values[name].shape for name in node.outputs if name)
+        results = [
+            [(g.values[name].dtype, g.values[name].shape) for name in node.outputs if name]
             for g, node in zip(self.graphs, (first, second), strict=True)
         ]
-        if shapes[0] != shapes[1]:
-            return f"{where} computes {shapes[0]}, {other} {shapes[1]}"
+        if results[0] != results[1]:
+            return f"{where} computes {_types(results[0])}, {other} {_types(results[1])}"
         for pair in zip(first.outputs, second.outputs, strict=True):
             if self.forward.setdefault(pair[0], pair[1]) != pair[1]:
                 return f"{where} is wired differently"
             if self.backward.setdefault(pair[1], pair[0]) != pair[0]:
                 return f"{where} is wired differently"
-        self.stack += list(zip(first.inputs, self._order(first, second), strict=True))[::-1]
+        pairs = list(zip(first.inputs, self._order(first, second), strict=True))
+        for index, pair in enumerate(pairs):
+            if index not in _PLACES.get(first.op, ()) and self._integers_differ(*pair):
+                return f"{where} and {other} compute in different integer types"
+        self.stack += pairs[::-1]
         return ""
+
+    def _integers_differ(self, one: str, two: str) -> bool:
+        """Whether two constants of equal numbers may compute in another arithmetic."""
+        held = self.graphs[0].constants.get(one), self.graphs[1].constants.get(two)
+        kinds = [array.dtype.name for array in held if array is not None]
+        return len(kinds) == 2 and kinds[0] != kinds[1] and not set(kinds) <= ir.FLOAT_TYPES
 
     def _order(self, first: ir.Node, second: ir.Node) -> tuple[str, ...]:
         """The second node's operands, in the order of the first's."""
@@ -122,6 +162,10 @@ class _Walk:
     def _name(self, value: str) -> str:
         maker = self.makers[0].get(value)
         return f"{maker.op} {maker.label}" if maker is not None else repr(value)
+
+
+def _types(results: Sequence[tuple[str, tuple[int, ...] | None]]) -> str:
+    return ", ".join(f"{kind}{list(shape) if shape is not None else ''}" for kind, shape in results)
 
 
 def same_constant(first: ir.Array, second: ir.Array, close: float) -> bool:

@@ -101,9 +101,8 @@ def invariants(weights: Weights, places: list[Place]) -> Floats:
     columns: list[Floats] = []
     for place in places:
         table = rows(weights, place)
-        size = np.sqrt(np.mean(table**2))
-        if table.size and size > 0:
-            table = table / size
+        if table.size:  # of zeros too: the other model's may have entries there
+            table = table / (np.sqrt(np.mean(table**2)) or 1.0)
             square = table**2
             sums = [table.sum(1), np.abs(table).sum(1), square.sum(1), (square * table).sum(1)]
             columns += [column / np.sqrt(table.shape[1]) for column in sums]

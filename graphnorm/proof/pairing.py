@@ -55,6 +55,9 @@ def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
     if pairing is None:
         return None, failure
     weights = {name: b.weights[other] for name, other in pairing.items()}
+    for name, held in weights.items():
+        if held.shape != a.weights[name].shape:
+            return None, f"weight {name!r} has the shapes {a.weights[name].shape} and {held.shape}"
     outputs = [
         (one, two)
         for node, other in zip(a.nodes, b.nodes, strict=True)
@@ -134,6 +137,8 @@ def pair_weights(a: ir.Graph, b: ir.Graph) -> tuple[dict[str, str] | None, str]:
     """Match the graphs node by node; returns A's weight names -> B's, or None and where they part."""
     if len(a.nodes) != len(b.nodes):
         return None, f"the graphs have {len(a.nodes)} and {len(b.nodes)} operators"
+    if len(a.outputs) != len(b.outputs):
+        return None, f"the graphs have {len(a.outputs)} and {len(b.outputs)} outputs"
     names = _Renaming({"": ""}, {"": ""})
     for one, two in zip(a.inputs, b.inputs, strict=True):
         names.agree(one, two)
