@@ -211,13 +211,14 @@ def _open_onnx(
         from graphnorm.frontends.onnx_external import self_contained
         from graphnorm.frontends.onnx_file import load_model, read_onnx
         from graphnorm.frontends.onnx_load import to_model
+        from graphnorm.frontends.onnx_order import in_order
     except ImportError as error:
         raise InputError("this model needs onnx and onnxruntime: pip install 'graphnorm[onnx]'") from error
     if isinstance(model, Path):
         model = load_model(model)
     elif hasattr(model, "SerializeToString"):
         model = to_model(model, "the given ModelProto")
-    loaded = self_contained(model, model.graph.name or "the given model")
+    loaded = self_contained(in_order(model), model.graph.name or "the given model")
     shapes = dict(input_shapes or {})
     if isinstance(example_inputs, Mapping):
         shapes |= {name: np.shape(array) for name, array in example_inputs.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -156,8 +156,9 @@ class Repetition(Region):
 
 
 def prepare(graph: onnx_ir.Graph, setting: Setting, outer: Mapping[str, str]) -> tuple[Step, ...]:
-    """The nodes of a graph in topological order, without the `Constant` ones."""
-    nodes = _sorted(graph, setting)
+    """The nodes of a sorted graph, without the `Constant` ones."""
+    nodes = list(graph)
+    _check_order(nodes, setting)
     constants = [node.outputs[0] for node in nodes if is_constant(node)]
     visible = dict(outer)
 
@@ -187,9 +188,12 @@ def _kind(node: onnx_ir.Node, setting: Setting) -> type[Step]:
     return Repetition if node.op_type in ("Loop", "Scan") and not batched else Step
 
 
-def _sorted(graph: onnx_ir.Graph, setting: Setting) -> list[onnx_ir.Node]:
-    """Nodes in an order in which each reads only what is defined before it (the file's, if it is one)."""
-    nodes = list(graph)
+def _check_order(nodes: Sequence[onnx_ir.Node], setting: Setting) -> None:
+    """Each node of a sorted graph reads what is defined, and without a cycle.
+
+    Raises:
+        ModelFileError: a value that nothing defines, or a cycle.
+    """
     maker = {out: index for index, node in enumerate(nodes) for out in node.outputs if out.name}
     needs: dict[int, list[int]] = {}
     for index, node in enumerate(nodes):
@@ -202,11 +206,8 @@ def _sorted(graph: onnx_ir.Graph, setting: Setting) -> list[onnx_ir.Node]:
                 raise ModelFileError(
                     f"{setting.source}: node {label!r} reads {value.name!r}, which nothing defines"
                 )
-    if all(earlier < index for index, all_needed in needs.items() for earlier in all_needed):
-        return nodes
     try:
-        order = TopologicalSorter({i: needs.get(i, ()) for i in range(len(nodes))}).static_order()
-        return [nodes[index] for index in order]
+        TopologicalSorter(needs).prepare()
     except CycleError as error:
         names = " -> ".join(repr(nodes[i].name or nodes[i].op_type) for i in error.args[1])
         raise ModelFileError(f"{setting.source}: the graph has a cycle: {names}") from error

@@ -23,6 +23,7 @@ from graphnorm.frontends.onnx_flat import FlatGraph, Glue
 from graphnorm.frontends.onnx_load import load_model, model_path, to_model
 from graphnorm.frontends.onnx_names import Names
 from graphnorm.frontends.onnx_nodes import Namer, to_node
+from graphnorm.frontends.onnx_order import in_order
 from graphnorm.frontends.onnx_sizes import Dimension, Sized, Sizes, axis_symbol, choose_sizes
 from graphnorm.frontends.onnx_steps import Setting, Step
 from graphnorm.frontends.onnx_tensors import Tensors, collect_tensors
@@ -51,6 +52,7 @@ def read_onnx(
         model = load_model(model)
     elif isinstance(model, onnx.ModelProto):
         model = to_model(model, model.graph.name or "model")
+    model = in_order(model)
     path = model_path(model)
     source = path.name if path else model.graph.name or "model"
     _check_opset(model, source)

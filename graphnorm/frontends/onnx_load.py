@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from graphnorm.errors import ModelFileError
 from graphnorm.frontends.onnx_external import self_contained
+from graphnorm.frontends.onnx_order import sort_nodes
 
 # In `model.graph.meta`, which clones keep and no file stores.
 PATH_KEY = "graphnorm.path"
@@ -45,7 +46,7 @@ def load_model(path: str | os.PathLike[str]) -> onnx_ir.Model:
 
 
 def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
-    """Deserialize, and refuse what `onnx_ir` would drop without a word."""
+    """Deserialize, with sorted nodes; refuse what `onnx_ir` would drop without a word."""
     if proto.graph.sparse_initializer:
         name = proto.graph.sparse_initializer[0].values.name
         raise ModelFileError(
@@ -55,6 +56,7 @@ def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
         model = onnx_ir.from_proto(proto)
     except (onnx_ir.serde.SerdeError, TypeError, ValueError) as error:
         raise ModelFileError(f"{source}: not a valid ONNX graph: {_root(error)}") from error
+    sort_nodes(model)
     model.graph.meta[DECLARED_KEY] = frozenset(info.name for info in proto.graph.value_info)
     return model
 
