@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all.
+
+What is not finished has a name of its own beside the destination, ``.graphnorm-tmp-…``.  Errors and signals
+that Python sees take it away; a process that is killed leaves it behind, to be deleted by whoever finds it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,18 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+PREFIX = ".graphnorm-tmp-"
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """A temporary path with the suffix of ``path`` in its folder; nothing is there when the block ends."""
+    temporary = path.with_name(f"{PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -19,13 +35,10 @@ def replacing(path: Path) -> Iterator[Path]:
     ...     Path(folder, "a.txt").read_text(), len(list(Path(folder).iterdir()))
     ('whole', 1)
     """
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
-    try:
+    with unfinished(path) as temporary:
         temporary.touch()
         usual = temporary.stat().st_mode  # some writers leave their files to the owner alone
         temporary.unlink()
         yield temporary
         temporary.chmod(usual)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

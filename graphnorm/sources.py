@@ -128,7 +128,7 @@ class OnnxSource(Source):
         return hidden_values(model, self.network, inputs)
 
     def save(self, model: Any, path: Path, force: bool) -> None:
-        from graphnorm.emission.onnx_file import save_onnx
+        from graphnorm.emission.onnx_save import save_onnx
 
         save_onnx(model, path, like=self.model, force=force)
 

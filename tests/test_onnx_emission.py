@@ -12,8 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphnorm.emission import onnx_file
-from graphnorm.emission.onnx_file import rescale_onnx, save_onnx
+from graphnorm.emission import onnx_save
+from graphnorm.emission.onnx_file import rescale_onnx
+from graphnorm.emission.onnx_save import save_onnx
 from graphnorm.errors import InputError
 from graphnorm.frontends.onnx_external import External, external_of
 from graphnorm.frontends.onnx_file import load_model, read_onnx
@@ -186,8 +187,8 @@ def test_external_constant_is_written_too(tmp_path: Path) -> None:
 def test_a_model_beyond_the_limit_of_protobuf_goes_external(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_file, "INLINE_LIMIT", 64)
-    monkeypatch.setattr(onnx_file, "_INLINE_ALWAYS", 32)
+    monkeypatch.setattr(onnx_save, "INLINE_LIMIT", 64)
+    monkeypatch.setattr(onnx_save, "_INLINE_ALWAYS", 32)
     save_onnx(to_model(network(), "net"), tmp_path / "new.onnx")
     assert set(listing(tmp_path)) == {"new.onnx", "new.onnx.data"}
     assert np.array_equal(read_onnx(tmp_path / "new.onnx").weights["w"], WEIGHT)

@@ -742,6 +742,13 @@ def test_external_data_with_a_hard_link(tmp_path: Path) -> None:
     assert np.array_equal(read_onnx(path).weights["w"], numpy_helper.to_array(weight("w", 4)))
 
 
+def test_strings_are_constants() -> None:
+    model = make([node("Identity", "words", "y")], weights=[weight("w", 4)])
+    model.graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [2], [b"a", b"bcd"]))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    assert read_onnx(model).constants["y"].tolist() == [b"a", b"bcd"]
+
+
 def test_the_model_read_is_not_changed(tmp_path: Path) -> None:
     path = save(flatten_by_shape(), tmp_path)
     model = load_model(path)

@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 from graphnorm.errors import GraphNormError, NotEquivalentError
 
 NOT_EQUIVALENT, BAD_INPUT, DEFECT = 1, 2, 3
+KILLED = 128  # plus the signal's number, as in shells
+INTERRUPTED, CLOSED_PIPE = KILLED + 2, KILLED + 13
 
 
 class ReportingGroup(TyperGroup):
@@ -21,6 +23,10 @@ class ReportingGroup(TyperGroup):
             return super().invoke(ctx)
         except NotEquivalentError as error:
             raise fail(error, NOT_EQUIVALENT) from error
+        except KeyboardInterrupt as error:
+            raise fail("interrupted", INTERRUPTED) from error
+        except BrokenPipeError:
+            raise  # nobody reads what is printed
         except (GraphNormError, OSError) as error:
             raise fail(error, BAD_INPUT) from error
         except Exception as error:

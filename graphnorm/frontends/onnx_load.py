@@ -12,11 +12,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from graphnorm.errors import ModelFileError
 from graphnorm.frontends.onnx_external import self_contained
 from graphnorm.frontends.onnx_order import sort_nodes
+from graphnorm.frontends.onnx_slots import tensor_slots
 
 # In `model.graph.meta`, which clones keep and no file stores.
 PATH_KEY = "graphnorm.path"
 DECLARED_KEY = "graphnorm.declared"  # names with a value_info, which onnx_ir adds for initializers
 
+_SMALL = 1024  # bytes
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _EXPORT = "export the network with torch.onnx.export(module, (example,), path, dynamo=True)"
 
@@ -28,8 +30,21 @@ def load_model(path: str | os.PathLike[str]) -> onnx_ir.Model:
         ModelFileError: the file is missing, damaged, no ONNX model, or reaches outside its folder.
     """
     file = Path(path)
+    model = to_model(read_proto(file), str(file))
+    model.graph.meta[PATH_KEY] = str(file.absolute())
+    return self_contained(model, str(file), file)
+
+
+def read_proto(file: Path) -> onnx.ModelProto:
+    """Read a model file without its external data.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or no ONNX model.
+    """
     if file.is_dir():
         raise ModelFileError(f"{file}: is a folder; name the .onnx file in it")
+    if file.exists() and not file.is_file():
+        raise ModelFileError(f"{file}: is a pipe or a device; copy the model to a file first")
     try:
         proto = onnx.load_model(str(file), format="protobuf", load_external_data=False)
     except FileNotFoundError:
@@ -40,13 +55,11 @@ def load_model(path: str | os.PathLike[str]) -> onnx_ir.Model:
         raise ModelFileError(f"{file}: {_why_not_onnx(file)}") from error
     if not proto.HasField("graph") or not proto.ir_version:
         raise ModelFileError(f"{file}: {_why_not_onnx(file)}")
-    model = to_model(proto, str(file))
-    model.graph.meta[PATH_KEY] = str(file.absolute())
-    return self_contained(model, str(file), file)
+    return proto
 
 
 def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
-    """Deserialize, with sorted nodes; refuse what `onnx_ir` would drop without a word."""
+    """Deserialize, with sorted nodes; refuse what `onnx_ir` would drop.  The proto is free to go."""
     if proto.graph.sparse_initializer:
         name = proto.graph.sparse_initializer[0].values.name
         raise ModelFileError(
@@ -57,8 +70,43 @@ def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
     except (onnx_ir.serde.SerdeError, TypeError, ValueError) as error:
         raise ModelFileError(f"{source}: not a valid ONNX graph: {_root(error)}") from error
     sort_nodes(model)
+    for slot in tensor_slots(model):
+        slot.store(_detached(slot.tensor))
     model.graph.meta[DECLARED_KEY] = frozenset(info.name for info in proto.graph.value_info)
     return model
+
+
+def _detached(tensor: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
+    """The tensor with its data at hand.
+
+    What `onnx_ir` makes of a proto holds on to the whole message, and copies its data at each reading.
+    """
+    if isinstance(tensor, onnx_ir.StringTensor):
+        return onnx_ir.StringTensor(
+            list(tensor.string_data()),
+            shape=onnx_ir.Shape(tensor.shape.numpy()),
+            name=tensor.name,
+            doc_string=tensor.doc_string,
+            metadata_props=dict(tensor.metadata_props),
+        )
+    if not isinstance(tensor, onnx_ir.serde.TensorProtoTensor):
+        return tensor
+    size = len(tensor.raw.raw_data)
+    try:
+        array = tensor.numpy() if size > _SMALL else None
+    except (AssertionError, TypeError, ValueError):  # damaged: refused where it is read
+        array = None
+    if array is None or array.nbytes != size:  # small, damaged or packed
+        copied = onnx.TensorProto()
+        copied.CopyFrom(tensor.raw)
+        return onnx_ir.serde.TensorProtoTensor(copied)
+    return onnx_ir.Tensor(
+        array,
+        dtype=tensor.dtype,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
 
 
 def to_proto(model: onnx_ir.Model) -> onnx.ModelProto:

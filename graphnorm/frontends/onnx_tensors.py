@@ -93,7 +93,7 @@ def _array(tensor: onnx_ir.TensorProtocol, name: str, source: str) -> Array:
         array: Array = tensor.numpy()
     except READ_ERRORS as error:
         raise ModelFileError(f"{source}: tensor {name!r} cannot be read: {error}") from error
-    return array
+    return array.astype(object) if array.dtype.kind == "S" else array  # ONNX's type of strings
 
 
 def _is_weight(name: str, array: Array, source: str) -> bool:
