@@ -744,7 +744,7 @@ def test_external_data_with_a_hard_link(tmp_path: Path) -> None:
 
 def test_strings_are_constants() -> None:
     model = make([node("Identity", "words", "y")], weights=[weight("w", 4)])
-    model.graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [2], [b"a", b"bcd"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(["a", "bcd"], object), "words"))
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
     assert read_onnx(model).constants["y"].tolist() == [b"a", b"bcd"]
 
