@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import graphnorm
 from graphnorm import errors
@@ -221,6 +225,45 @@ def run(command: list[str], folder: Path = ROOT) -> str:
 @pytest.fixture(scope="module")
 def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return build_wheel(tree, tmp_path_factory.mktemp("wheel"))
+
+
+def _constraints(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(package): version for package, version in pins}
+
+
+def _requirements() -> dict[str, SpecifierSet]:
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    listed = [*PROJECT["project"]["dependencies"], *(text for extra in extras for text in extra)]
+    parsed = [Requirement(text) for text in listed]
+    return {canonicalize_name(item.name): item.specifier for item in parsed if item.name != "graphnorm"}
+
+
+def test_the_oldest_admitted_versions_are_those_that_are_tested() -> None:
+    pins, admitted = _constraints("constraints-minimum.txt"), _requirements()
+    del pins["torch"]  # see the file
+    for package, version in pins.items():
+        (oldest,) = [part.version for part in admitted[package] if part.operator == ">="]
+        assert Version(version) == Version(oldest), package
+    tools = {
+        "hypothesis",
+        "mypy",
+        "packaging",
+        "pillow",
+        "pre-commit",
+        "pytest",
+        "pytest-xdist",
+        "ruff",
+        "setuptools",
+    }
+    assert set(admitted) - set(pins) == {"torch", *tools}
+
+
+def test_constraints_pin_every_requirement_to_an_admitted_version() -> None:
+    pins, admitted = _constraints("constraints.txt"), _requirements()
+    assert set(admitted) - set(pins) == {"setuptools"}  # pip freeze leaves it out
+    assert all(pins[package] in specifier for package, specifier in admitted.items() if package in pins)
 
 
 def test_the_wheel_has_one_top_level_name(wheel: dict[str, bytes]) -> None:
