@@ -22,6 +22,7 @@ from graphnorm.scales.labels import Labels
 from graphnorm.scales.propagate import Scales, propagate
 from graphnorm.scales.reconcile import reconcile
 from graphnorm.scales.registry import Registry
+from graphnorm.scales.roles import settled
 from graphnorm.scales.rules import default_registry
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def build(network: ir.Graph, registry: Registry | None = None) -> RescalingGraph
     demands = reconcile(network, scales.demands, constraints)
     solution = eliminate(constraints.count, constraints.rows)
     still = rank_free(constraints.count, [*constraints.rows, *_unchanged(demands, constraints)])
+    demands = settled(demands, scales.labels.values(), solution.basis)
     return RescalingGraph(network, scales, demands, solution, solution.count - still)
 
 

@@ -20,6 +20,7 @@ from graphnorm.powers import WeightPowers, power_sum
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align, varying_axes
+from graphnorm.scales.regions import each_entry_once
 from graphnorm.solver.edges import sparse
 from graphnorm.solver.masses import Gather
 from graphnorm.solver.problem import Block, Integers, Problem, merged
@@ -45,18 +46,17 @@ def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Prob
     depth = layers_after(graph.network, graph.demands) if c != 1.0 else {}
     blocks = []
     sides = _Sides(graph.solution.basis)
-    for demand in graph.movable():
-        if demand.role == "weight":
-            h = depth.get(demand.node, 0)
-            factor = c ** (p * h if np.isfinite(p) else h)
-            block = _block(graph, demand, p, factor, sides)
-            if block is not None:
-                blocks.append(block)
+    counted = [demand for demand in graph.movable() if demand.role == "weight"]
+    for demand, region in each_entry_once(graph.network.weights, counted):
+        h = depth.get(demand.node, 0)
+        factor = c ** (p * h if np.isfinite(p) else h)
+        block = _block(demand, region, p, factor, sides)
+        if block is not None:
+            blocks.append(block)
     return Problem(graph.solution.count, groups, tuple(blocks), p)
 
 
-def _block(graph: RescalingGraph, demand: Demand, p: float, factor: float, sides: _Sides) -> Block | None:
-    region = demand.region(graph.network.weights[demand.weight])
+def _block(demand: Demand, region: ir.Array, p: float, factor: float, sides: _Sides) -> Block | None:
     terms = _two_sides([(k, align(labels, region.ndim)) for k, labels in demand.terms])
     axes = [sorted(frozenset().union(*(varying_axes(labels) for _, labels in side))) for side in terms]
     forms = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ SIZED = "proved at these sizes"
 UNEXERCISED = "not exercised"
 EQUIVALENT = ("identical", "proved", SIZED, "agrees")
 CERTAIN = ("identical", "proved")  # at all sizes
+_CAUSES = 6  # operators that are named as causes
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,26 @@ class Report:
     clips: Mapping[str, tuple[str, ...]] | None = None
     remarks: tuple[str, ...] = ()
 
+    @property
+    def unchanged(self) -> str:
+        """Why the objective is what it was; empty if it isn't."""
+        if not self.dimension:
+            ops = Counter(op for op, _ in {(pin.op, pin.node) for pin in self.pins}).most_common(_CAUSES)
+            causes = ", ".join(f"{op} ×{n}" for op, n in ops)
+            return f"no channel can be rescaled: pinned by {causes or 'the inputs and outputs of the model'}"
+        if self.objective["before"] != self.objective["after"]:
+            return ""
+        if self.degenerate:
+            return "what can be rescaled has no minimum"
+        return "at the minimum already" if self.objective["before"] else "only biases can be rescaled"
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form (keys as documented in the README)."""
         return {
             "model": self.model,
             "dimension": self.dimension,
             "objective": dict(self.objective),
+            "unchanged": self.unchanged,
             "solver": dict(self.solver),
             "options": dict(self.options),
             "pins": [asdict(pin) for pin in self.pins],

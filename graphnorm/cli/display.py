@@ -60,7 +60,10 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
     nothing = "" if report.dimension else ": nothing to do"
     table.add_row("dimension", f"{report.dimension} independent rescalings{nothing}")
     what = "largest |w|" if p == float("inf") else f"sum |w|^{p:g}"
-    table.add_row(f"objective ({what})", f"{before:.6g} → {after:.6g}{change}")
+    said = f"{before:.6g} → {after:.6g}{change}"
+    if report.unchanged:
+        said = f"{before:.6g}, unchanged: {report.unchanged}"
+    table.add_row(f"objective ({what})", escape(said))
     table.add_row("cycles", f"{report.solver['cycles']}{stopped}")
     table.add_row("imbalance", f"{report.solver['imbalance']:.2g}")
     if report.solver["gap"] is not None:

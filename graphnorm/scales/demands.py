@@ -45,7 +45,8 @@ class Demand:
         weight: name of the weight.
         path: movements from the weight to the region that `terms` describe.
         terms: the demanded log-scale, label arrays broadcastable to the region's shape.
-        role: ``weight`` (multiplicative, counted by the objective), ``bias`` (follows) or ``fixed``.
+        role: ``weight`` (multiplicative, counted by the objective), ``bias`` (follows), ``fixed``, or
+            ``factor``: of an entrywise product with another weight; `roles` says whether that counts.
         node: index of the consuming node.
         reason: why the weight may not move, where it is ``fixed``.
     """

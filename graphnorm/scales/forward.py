@@ -6,7 +6,8 @@ if the weights were activations.  Complete for every operator that has a rule, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from graphnorm.ir import Node
 from graphnorm.scales.labels import ENTRY_LIMIT, Labels, size
+from graphnorm.scales.roles import strongest
 from graphnorm.scales.rules.movement import MOVES
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ _PLAIN = frozenset({
     "Gather",
 })  # fmt: skip
 _PASSES = ("Identity", "Cast", "Neg")
+_ENTRYWISE = frozenset({"Mul", "Div"})
+_ADDS = frozenset({
+    "Add", "Sub", "Sum", "Mean", "Max", "Min", "Mod", "Where", "Concat", "ScatterElements", "ScatterND",
+    "TensorScatter", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
+})  # fmt: skip
 
 
 class Expressions:
@@ -39,6 +46,8 @@ class Expressions:
     def __init__(self, ctx: Propagation) -> None:
         self._ctx = ctx
         self._labels: dict[str, Labels] = {}
+        self._role: dict[str, str] = {}  # that the last consumer asked for
+        self._demand: dict[str, int] = {}  # of each opened weight
         self._position = {node.name: index for index, node in enumerate(ctx.graph.nodes)}
         self._consumers = ctx.graph.consumers()
 
@@ -50,21 +59,41 @@ class Expressions:
     def labels(self, name: str, role: str) -> Labels | None:
         """Labels of a weight expression; None if that would take too many of them."""
         ctx = self._ctx
-        if name in self._labels:
+        if name in self._labels and role == self._role.setdefault(name, role):
             return self._labels[name]
+        self._role[name] = role
         needed = self._closure(name, self._to_open)
         leaves = [x for x in needed if x in ctx.graph.weights]
         if any(size(ctx.shape(x)) > ENTRY_LIMIT or not ctx.value(x).is_float for x in leaves):
             return None
+        nodes = {self._position[ctx.producers[x].name] for x in needed if x not in ctx.graph.weights}
+        roles = self._roles(name, role, [ctx.graph.nodes[index] for index in sorted(nodes, reverse=True)])
         for leaf in leaves:
             if leaf not in self._labels:
-                self._labels[leaf] = self._settled(leaf, ctx.entries(leaf, role))
-        nodes = {self._position[ctx.producers[x].name] for x in needed if x not in ctx.graph.weights}
+                self._demand[leaf] = len(ctx.demands)
+                self._labels[leaf] = self._settled(leaf, ctx.entries(leaf, roles[leaf]))
+            known = ctx.demands[self._demand[leaf]]
+            ctx.demands[self._demand[leaf]] = replace(known, role=strongest([known.role, roles[leaf]]))
         for index in sorted(nodes):
             node = ctx.graph.nodes[index]
             if any(out not in self._labels for out in node.outputs if out):
                 self._open(index, node)
         return self._labels[name]
+
+    def _roles(self, name: str, role: str, nodes: Iterable[Node]) -> dict[str, str]:
+        """The role of each value below `name`: a factor of another weight on the way has one of its own.
+
+        `nodes` in reverse order.
+        """
+        found = {name: role}
+        for node in nodes:
+            above = strongest([found[out] for out in node.outputs if out in found])
+            weights = {x for x in node.inputs if self._ctx.depends_on_weights(x)}
+            if len(weights) > 1 and node.op not in _ADDS:
+                above = strongest([above, "factor" if node.op in _ENTRYWISE else "weight"])
+            for x in weights:
+                found[x] = strongest([above, found.get(x, above)])
+        return found
 
     def _closure(self, name: str, below: Callable[[Node], Sequence[str]]) -> list[str]:
         """The expression and the weights and expressions that `below` leads to."""
@@ -91,17 +120,17 @@ class Expressions:
             return node.inputs
         ctx = self._ctx
         weights = [x for x in node.inputs if ctx.depends_on_weights(x)]
-        computed = [x for x in weights if not self._is_plain(x)]
+        computed = [x for x in weights if not self.is_plain(x)]
         if computed or len(weights) < len(node.inputs):
             return computed
         return [min(weights, key=lambda x: size(ctx.shape(x)))]
 
-    def _is_plain(self, name: str) -> bool:
+    def is_plain(self, name: str) -> bool:
         """Whether a value is a weight that was only moved."""
         ctx = self._ctx
         while name not in ctx.graph.weights:
-            node = ctx.producers[name]
-            if node.op not in _PLAIN or not ctx.depends_on_weights(node.inputs[0]):
+            node = ctx.producers.get(name)
+            if node is None or node.op not in _PLAIN or not ctx.depends_on_weights(node.inputs[0]):
                 return False
             name = node.inputs[0]
         return True

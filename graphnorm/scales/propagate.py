@@ -208,8 +208,8 @@ class Propagation:
         name = self.operand(node, index)
         return bool(name) and (self.constant(name) is None or bool(self.value(name).dynamic))
 
-    def labels(self, name: str) -> Labels:
-        """Labels of an operand of any kind; a weight gets labels of its own, one per entry."""
+    def labels(self, name: str, role: str = "bias") -> Labels:
+        """Labels of an operand of any kind; a weight gets labels of its own, one per entry, and that role."""
         self._asked.add(name)
         if name in self._labels:
             return self._labels[name]
@@ -217,11 +217,11 @@ class Propagation:
             return self._constant_labels(name)
         shape, maker = self.shape(name), self.producers.get(name)
         if maker is not None and maker.op == "Expand":
-            return align(self.labels(maker.inputs[0]), len(shape))
+            return align(self.labels(maker.inputs[0], role), len(shape))
         if size(shape) > ENTRY_LIMIT or not self.value(name).is_float:
             self.pin_value(name)
             return pinned(len(shape))
-        return self.entries(name, "bias")
+        return self.entries(name, role)
 
     def entries(self, name: str, role: str) -> Labels:
         """A label of its own for each entry of a weight (expression)."""

@@ -16,6 +16,7 @@ from graphnorm.ir import Graph
 from graphnorm.scales.constraints import Constraints, Rows, Term
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align
+from graphnorm.scales.roles import COUNTED, strongest
 
 Integers = npt.NDArray[np.int64]
 
@@ -49,7 +50,7 @@ def _agreed(shape: tuple[int, ...], items: Sequence[Demand], constraints: Constr
         first = distinct.setdefault(key, item)
         if first is not item:
             _equate(first, item, constraints)
-            if first.role != "weight" and item.role == "weight":
+            if item.role in COUNTED and strongest([first.role, item.role]) != first.role:
                 distinct[key] = item
     regions = list(distinct.values())
     if len(regions) > 1 or any(step.key.startswith("Gather") for step in regions[0].path):
@@ -153,5 +154,6 @@ def extended(shape: tuple[int, ...], regions: Sequence[Demand], constraints: Con
     if lead is None:
         return [Demand(weight, (), (), "fixed", regions[0].node, reason)]
     whole = tuple((c, anchor[:, i].reshape(kept)) for i, (c, _) in enumerate(terms))
-    role = next((item.role for item in regions if item.role == "weight"), regions[lead].role)
+    counted = [item.role for item in regions if item.role in COUNTED]
+    role = strongest(counted) if counted else regions[lead].role
     return [Demand(weight, (), whole, role, regions[lead].node, regions[lead].reason)]

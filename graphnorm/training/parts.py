@@ -125,7 +125,7 @@ def _regions(
     index = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
     seen = np.zeros(index.size, dtype=bool)
     found = []
-    for item in demands:
+    for item in sorted(demands, key=lambda item: item.role != "weight"):  # what both have is counted
         entries = item.region(index)
         flat = np.unique(entries)
         if seen[flat].all():

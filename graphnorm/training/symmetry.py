@@ -23,9 +23,10 @@ from graphnorm.objective import layers_after
 from graphnorm.scales.constraints import Constraints, Rows
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.elimination import eliminate
-from graphnorm.scales.labels import align
+from graphnorm.scales.labels import PINNED, Labels, align
 from graphnorm.scales.propagate import Scales, propagate
 from graphnorm.scales.reconcile import reconcile
+from graphnorm.scales.roles import settled
 from graphnorm.scales.rules import default_registry
 from graphnorm.sources import open_model
 
@@ -87,7 +88,7 @@ def find_symmetries(
     for mode in modes:
         with in_mode(model, mode), _fixed_momentum(model):
             networks.append(open_model(model, example_inputs, kwargs).network)
-    constraints, demands, after = _side_by_side(networks)
+    constraints, demands, after, activations = _side_by_side(networks)
     names = set.intersection(*({*network.weights} for network in networks)) - fixed
     for item in demands:
         if item.weight not in names:
@@ -95,6 +96,7 @@ def find_symmetries(
     kept = [item for item in demands if item.weight in names]
     agreed = reconcile(networks[0], kept, constraints)
     solution = eliminate(constraints.count, constraints.rows)
+    agreed = settled(agreed, activations, solution.basis)
     free = np.diff(solution.basis.indptr) > 0
     moving = tuple(d for d in agreed if any(free[labels].any() for _, labels in d.terms))
     family = constraints.family_of(solution.variables)
@@ -150,11 +152,14 @@ def in_mode(model: nn.Module, mode: Mode) -> Iterator[None]:
             module.training = flag
 
 
-def _side_by_side(networks: Sequence[ir.Graph]) -> tuple[Constraints, list[Demand], dict[int, int]]:
-    """The equations and demands of several networks, over disjoint labels and node indices."""
+def _side_by_side(
+    networks: Sequence[ir.Graph],
+) -> tuple[Constraints, list[Demand], dict[int, int], list[Labels]]:
+    """Equations, demands, depths and labels of activations of several networks, over disjoint labels."""
     whole = Constraints()
     demands: list[Demand] = []
     after: dict[int, int] = {}
+    activations: list[Labels] = []
     nodes = 0
     for network in networks:
         scales = propagate(network, default_registry())
@@ -164,13 +169,14 @@ def _side_by_side(networks: Sequence[ir.Graph]) -> tuple[Constraints, list[Deman
         depth = layers_after(network, scales.demands)
         after.update((index + nodes, layers) for index, layers in depth.items())
         demands += own
+        activations += [_moved(found, labels) for found in scales.labels.values()]
         nodes += len(network.nodes) + 1  # one more for the outputs
-    return whole, demands, after
+    return whole, demands, after, activations
 
 
 def _append(whole: Constraints, scales: Scales, labels: int, nodes: int) -> None:
     for batch in scales.constraints.rows:
-        table = np.where(batch.labels > 0, batch.labels + labels, batch.labels)
+        table = _moved(batch.labels, labels)
         whole.rows.append(Rows(batch.coefficients, table, batch.node + nodes, batch.reason))
     for first, node, what in scales.constraints.families:
         whole.families.append((first + labels, node + nodes, what))
@@ -178,8 +184,12 @@ def _append(whole: Constraints, scales: Scales, labels: int, nodes: int) -> None
 
 
 def _shifted(item: Demand, labels: int, nodes: int) -> Demand:
-    terms = tuple((c, np.where(array > 0, array + labels, array)) for c, array in item.terms)
+    terms = tuple((c, _moved(array, labels)) for c, array in item.terms)
     return replace(item, terms=terms, node=item.node + nodes)
+
+
+def _moved(array: Labels, by: int) -> Labels:
+    return np.where(array > PINNED, array + by, array)
 
 
 def _hold(item: Demand, constraints: Constraints) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.networks.common import IMAGE, Function, Network, normal
+from tests.networks.common import IMAGE, Function, Network, normal, parameter
 
 
 class Residual(nn.Module):
@@ -165,4 +165,26 @@ NETWORKS: dict[str, Network] = {
         ),
         normal(2, 2, 4, 4, size=6.0),
     ),
-}
+    "learned_map_computed_kernel": (
+        lambda: Function(
+            lambda s, z: s.o(F.relu(F.conv1d(s.q, s.k(z).view(2, 3, 2)))),
+            q=parameter(1, 3, 5), k=nn.Linear(2, 12), o=nn.Conv1d(2, 2, 1),
+        ),
+        normal(1, 2),
+    ),
+    "learned_map_computed_kernel_grouped": (
+        lambda: Function(
+            lambda s, z: s.o(F.relu(F.conv_transpose1d(F.relu(s.q), s.k(z).view(4, 1, 2), s.b, groups=2))),
+            q=parameter(2, 4, 5), k=nn.Linear(2, 8), b=parameter(2), o=nn.Conv1d(2, 2, 1),
+        ),
+        normal(1, 2),
+    ),
+    "learned_map_through_layers": (
+        lambda: Function(
+            lambda s, x: s.o(F.relu(s.b(F.relu(s.a(s.q))) + s.c(x))), q=parameter(1, 2, 4, 4),
+            a=nn.Conv2d(2, 3, 1), b=nn.ConvTranspose2d(3, 2, 1, bias=False), c=nn.Conv2d(2, 2, 1),
+            o=nn.Conv2d(2, 1, 1),
+        ),
+        IMAGE,
+    ),
+}  # fmt: skip

@@ -17,7 +17,7 @@ from tools.validation.case import Case
 _RECURRENT = ("RNN", "GRU", "LSTM", "aten::lstm_projected")
 _PARAMETERS = (1, 2, 3, 7)  # of recurrent layers; the others are lengths and states
 _LAYERS = (
-    *_RECURRENT, "Conv", "ConvTranspose", "DeformConv", "CausalConvWithState", "BatchNormalization",
+    *_RECURRENT, "DeformConv", "CausalConvWithState", "BatchNormalization",
     "LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization", "PRelu",
     "Attention", "LinearAttention",
 )  # fmt: skip

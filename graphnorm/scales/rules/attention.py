@@ -51,7 +51,7 @@ def _with_heads(ctx: Propagation, name: str, heads: int) -> Labels:
 
 
 def _by_head(ctx: Propagation, name: str, heads: int) -> Labels:
-    labels = ctx.labels(name)
+    labels = ctx.labels(name, "weight")
     if labels.ndim == 4:
         return labels
     batch, length, size = ctx.shape(name)

@@ -1,6 +1,7 @@
 """Convolutions: plain, grouped, transposed, deformable, causal with a state.
 
 W[o, c] scales by u[o] - s[c]; a kernel that may not change or that is computed must have that scale.
+An input that is a weight itself scales by s.
 """
 
 from __future__ import annotations
@@ -59,11 +60,10 @@ def _convolve(
     """Label the result's channels; returns the labels of the input's, (1, channels, 1, ..)."""
     data, weight = node.inputs[:2]
     rank = ctx.rank(data)
-    if not ctx.is_data(data) or rank != ctx.rank(weight):
-        ctx.pin_node(node, "convolution of a weight")
+    if rank != ctx.rank(weight):
+        ctx.pin_node(node, "kernel of another rank")
         return np.zeros((1,) * rank, dtype=np.int64)
-    labels = ctx.uniform(ctx.labels(data), [axis for axis in range(rank) if axis != 1], "convolved")
-    labels = np.where(labels == FREE, PINNED, labels)
+    labels = _convolved(ctx, data)
     incoming = np.broadcast_to(labels.reshape(-1), (ctx.shape(data)[1],))
     outgoing = ctx.fresh((channels,), "output channels")
     kernel = (1,) * (rank - 2)
@@ -81,6 +81,17 @@ def _convolve(
         ctx.tie(outgoing, ctx.labels(bias).reshape(-1))
     ctx.set(node.outputs[0], outgoing.reshape(1, -1, *kernel))
     return labels
+
+
+def _convolved(ctx: Propagation, data: str) -> Labels:
+    """One scale per channel, (1, channels, 1, ..); a weight may have any (its kernel is computed)."""
+    rank = ctx.rank(data)
+    if ctx.is_weight(data):
+        labels = ctx.fresh((1, ctx.shape(data)[1], *(1,) * (rank - 2)), f"channels of {data}")
+        ctx.demand(data, [(1.0, labels)], "weight")
+        return labels
+    labels = ctx.uniform(ctx.labels(data), [axis for axis in range(rank) if axis != 1], "convolved")
+    return np.where(labels == FREE, PINNED, labels)
 
 
 def _kernel(ctx: Propagation, weight: str, terms: list[Term]) -> None:

@@ -46,6 +46,7 @@ def product(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pa
     if path or ctx.shape(large) != shape or lb.size(ctx.shape(small)) > lb.ENTRY_LIMIT:
         return False
     signs = {first: 1.0, second: sign}
+    role = "weight" if role == "weight" else "factor"
     own = ctx.entries(small, role)
     rest = (*terms, (-signs[small], lb.align(own, len(shape))))
     demand(ctx, large, _times(rest, signs[large]), role)

@@ -85,8 +85,21 @@ def total(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path
     if path and any(ctx.shape(operand) != shape for operand in node.inputs):
         return False
     for operand in node.inputs:
-        demand(ctx, operand, terms if path else fit(ctx, terms, ctx.shape(operand)), role, path)
+        part = terms if path else fit(ctx, terms, ctx.shape(operand))
+        demand(ctx, operand, part, "bias" if is_offset(ctx, node, operand) else role, path)
     return True
+
+
+def is_offset(ctx: Propagation, node: Node, operand: str) -> bool:
+    """Whether a plain weight is broadcast onto what other weights compute: the bias of a layer of weights."""
+    full, plain = lb.size(ctx.shape(node.outputs[0])), ctx.expressions.is_plain
+    if lb.size(ctx.shape(operand)) == full or not plain(operand):
+        return False
+    return any(
+        lb.size(ctx.shape(other)) == full and not plain(other)
+        for other in node.inputs
+        if ctx.depends_on_weights(other)
+    )
 
 
 @handler("Concat")
@@ -115,6 +128,7 @@ def product(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pa
     if any(lb.varying_axes(labels) == {0, 1} for _, labels in aligned):
         return False
     inner = ctx.fresh((1, ctx.shape(left)[1]), f"rank of {name}")
+    role = "weight"  # both, whatever becomes of the product
     rows = [(c, labels) for c, labels in aligned if labels.shape[1] == 1]
     columns = [(c, labels) for c, labels in aligned if labels.shape[1] > 1]
     demand(ctx, left, [*rows, (-1.0, inner)], role)

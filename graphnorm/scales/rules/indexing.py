@@ -37,7 +37,7 @@ def _full(labels: Labels, shape: Sequence[int], axes: Sequence[int]) -> Labels:
 
 def gather_elements(ctx: Propagation, node: Node) -> None:
     data, index = node.inputs
-    labels, shape = ctx.labels(data), ctx.shape(data)
+    labels, shape = ctx.labels(data, "weight"), ctx.shape(data)
     axis = int(node.attributes.get("axis", 0)) % labels.ndim
     positions = _known(ctx, index)
     others = [i for i in range(labels.ndim) if i != axis]
@@ -55,7 +55,7 @@ def gather_elements(ctx: Propagation, node: Node) -> None:
 
 def gather_nd(ctx: Propagation, node: Node) -> None:
     data, index = node.inputs
-    labels, shape = ctx.labels(data), ctx.shape(data)
+    labels, shape = ctx.labels(data, "weight"), ctx.shape(data)
     batch = int(node.attributes.get("batch_dims", 0))
     sizes, depth = ctx.shape(index), ctx.shape(index)[-1]
     positions, indexed = _known(ctx, index), range(batch, batch + depth)

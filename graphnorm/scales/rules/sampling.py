@@ -48,7 +48,7 @@ def _resampled(ctx: Propagation, node: Node, rank: int) -> list[int]:
 
 def grid_sample(ctx: Propagation, node: Node) -> None:
     ctx.pin_value(node.inputs[1], "sampling positions")
-    labels = ctx.labels(node.inputs[0])
+    labels = ctx.labels(node.inputs[0], "weight")  # a table, if it is one
     ctx.set(node.outputs[0], ctx.uniform(labels, range(2, labels.ndim)))
 
 
