@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from graphnorm.graph import RescalingGraph
     from graphnorm.scales.propagate import Propagation
 
-_INFINITE = 3e38  # the rule of Clip takes what is beyond for infinite
+_INFINITE = 3e38  # beyond, a bound per channel would overflow when it is moved
 PINNED_ANYWAY = "its channels could not be rescaled either way"
 
 

@@ -176,13 +176,19 @@ class FloatFormat:
 
     eps: float
     smallest_normal: float
+    largest: float
 
 
-def float_format(dtype: np.dtype[Any]) -> FloatFormat:
-    """The format of a NumPy or ``ml_dtypes`` float type."""
+def float_format(dtype: np.dtype[Any] | str) -> FloatFormat:
+    """The format of a NumPy or ``ml_dtypes`` float type, or of the type of that name."""
     info: Any = ml_dtypes.finfo
-    found = info(dtype)
-    return FloatFormat(float(found.eps), float(found.smallest_normal))
+    found = info(float_type(dtype) if isinstance(dtype, str) else dtype)
+    return FloatFormat(float(found.eps), float(found.smallest_normal), float(found.max))
+
+
+def float_type(name: str) -> np.dtype[Any]:
+    """The NumPy type of that name, ``bfloat16`` included."""
+    return np.dtype(getattr(ml_dtypes, name, name))
 
 
 def shape_of(array: Array | np.generic) -> tuple[int, ...]:

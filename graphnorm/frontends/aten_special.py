@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from graphnorm.frontends.aten_call import Call, Number, Unlowerable
 from graphnorm.frontends.aten_elementwise import numeric
 from graphnorm.frontends.aten_registry import Lowering, Lowerings
 from graphnorm.frontends.aten_steps import chosen, combined, compared, scaled, unary
-from graphnorm.frontends.torch_tensors import numpy_dtype
-from graphnorm.ir import Value
+from graphnorm.ir import Value, float_format
 
 TABLE = Lowerings()
 
@@ -122,12 +119,15 @@ def nan_to_num(
     if not x.is_float:
         call.out("Identity", x)
         return
-    largest = np.finfo(numpy_dtype(x.dtype)).max if x.dtype != "bfloat16" else 3.3895313892515355e38
-    for bound, negative in ((high, False), (low, True)):
+    largest = float_format(x.dtype).largest
+    limits: list[Value | None] = []
+    for bound, positive in ((low, 0), (high, 1)):
+        limits.append(None if bound is not None else call.number(largest * (2 * positive - 1), x.dtype))
         if bound is not None:
-            signs = {"detect_positive": int(not negative), "detect_negative": int(negative)}
+            signs = {"detect_positive": positive, "detect_negative": 1 - positive}
             x = chosen(call, unary(call, "IsInf", x, "bool", **signs), float(bound), x)
-    x = call.step("Clip", x, call.number(-largest, x.dtype), call.number(largest, x.dtype), like=x)
+    if low is None or high is None:
+        x = call.step("Clip", x, *limits, like=x)
     call.out("Where", unary(call, "IsNaN", x, "bool"), call.number(nan or 0.0, x.dtype), x)
 
 

@@ -16,6 +16,7 @@ from onnx import defs, helper
 from onnx_ir.passes.common import InlinePass
 
 from graphnorm.errors import InvalidGraphError, ModelFileError
+from graphnorm.frontends.infinities import settle_bounds
 from graphnorm.frontends.onnx_bodies import prepare
 from graphnorm.frontends.onnx_evaluate import Evaluation, evaluate
 from graphnorm.frontends.onnx_external import self_contained
@@ -130,7 +131,7 @@ class _Reading:
             graph.verify()
         except InvalidGraphError as error:
             raise ModelFileError(f"{self.source}: not a valid ONNX graph: {error}") from error
-        return graph
+        return settle_bounds(graph, absent_is_largest=True)
 
 
 def _check_opset(model: onnx_ir.Model, source: str) -> None:

@@ -25,6 +25,7 @@ from graphnorm.errors import InvalidGraphError
 from graphnorm.frontends.aten import ignored_arguments, lower, tensors_in, unknown
 from graphnorm.frontends.aten_call import Call
 from graphnorm.frontends.aten_create import UNWRITTEN
+from graphnorm.frontends.infinities import settle_bounds
 from graphnorm.frontends.routing import sink_routes
 from graphnorm.frontends.torch_inplace import Storages, functional, is_in_place
 from graphnorm.frontends.torch_nodes import (
@@ -102,7 +103,7 @@ class GraphBuilder:
             constants=self.constants,
             remarks=tuple(dict.fromkeys(self.remarks)),
         )
-        return self._sunk(graph)
+        return self._sunk(settle_bounds(graph))
 
     def _sunk(self, graph: Graph) -> Graph:
         """With the choice of an expert moved behind what the experts compute, where there are some."""

@@ -188,13 +188,10 @@ def power(ctx: Propagation, node: Node) -> None:
 
 
 def clip(ctx: Propagation, node: Node) -> None:
-    """Homogeneous while its bounds are 0 or infinite; any other bound pins the channels it cuts."""
+    """Homogeneous while its bounds are 0 or infinite; any other bound, however large, pins what it cuts."""
     bounds = [ctx.static(node, name, index) for name, index in (("min", 1), ("max", 2))]
     unknown = any(ctx.is_dynamic_argument(node, index) for index in (1, 2))
-    loose = all(
-        b is None or bool(((b == 0) | np.isinf(b) | (np.abs(b.astype(np.float64)) > 3e38)).all())
-        for b in bounds
-    )
+    loose = all(b is None or bool(((b == 0) | np.isinf(b.astype(np.float64))).all()) for b in bounds)
     if unknown or not loose:
         ctx.pin_node(node, "clipped at a non-zero bound")
     else:
