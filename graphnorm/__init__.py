@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graphnorm.callers_state import kept_filters
 from graphnorm.errors import (
     ExportError,
     GraphNormError,
@@ -68,7 +69,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'graphnorm' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    with kept_filters():  # NumPy and SciPy add some when they are imported
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
+from graphnorm.callers_state import kept_filters
 from graphnorm.coefficients import Rescaled
 from graphnorm.confirming import failure_of, log_scales_of, measured_on, permuted, prove
 from graphnorm.errors import InputError, NotEquivalentError
@@ -54,6 +55,7 @@ class Result:
     permutation: Permutation
 
 
+@kept_filters()
 def canonicalize(
     model: Any,
     example_inputs: Any = None,

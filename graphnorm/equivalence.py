@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphnorm import ir
+from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError, RunError
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import CheckReport, Search, Verification
@@ -33,6 +34,7 @@ _LAYER_INPUTS = 4
 Tell = Callable[[str], None]
 
 
+@kept_filters()
 def check(
     a: Any,
     b: Any,

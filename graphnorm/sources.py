@@ -91,9 +91,9 @@ class TorchSource(Source):
         from graphnorm.emission.torch_module import save_torch
 
         if path.suffix == ".pt2" and isinstance(model, nn.Module):
-            import torch
+            from graphnorm.frontends.torch_export import export_module
 
-            model = torch.export.export(model, self.call[0], self.call[1], strict=False)
+            model = export_module(model, *self.call)
         save_torch(model, path, force=force)
 
     def rewrite_clips(self) -> tuple[Source, Rewriting]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graphnorm.callers_state import kept_filters
 from graphnorm.graph import RescalingGraph, build
 from graphnorm.sources import open_model
 
 
+@kept_filters()
 def trace(
     model: Any,
     example_inputs: Any = None,

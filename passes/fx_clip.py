@@ -22,6 +22,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from graphnorm.clips import PINNED_ANYWAY, Rewriting, bounded_clips, movable_clips
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch_export import read_torch
+from graphnorm.frontends.torch_state import LOCK
 from graphnorm.ir import Graph
 from graphnorm.passes.fx_calls import Calls
 from graphnorm.passes.fx_clip_calls import ChannelClip, Clip, clip_call, clip_of, operand
@@ -207,7 +208,8 @@ def _watched(module: nn.Module, paths: Iterable[str]) -> dict[str, list[tuple[to
 
 def _traced(model: nn.Module) -> GraphModule:
     try:
-        return torch.fx.symbolic_trace(model)
+        with LOCK:  # torch.fx patches nn.Module meanwhile
+            return torch.fx.symbolic_trace(model)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"torch.fx cannot trace {type(model).__name__}: {first}") from error

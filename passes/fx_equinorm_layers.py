@@ -18,6 +18,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.nn.utils import parametrize
 
 from graphnorm.errors import InputError
+from graphnorm.frontends.torch_state import LOCK
 from graphnorm.nn import EquiNormConv1d, EquiNormConv2d, EquiNormConv3d, EquiNormLayer, EquiNormLinear
 from graphnorm.passes.fx_calls import has_hooks
 from graphnorm.passes.fx_fold import copied
@@ -45,7 +46,8 @@ def trace_layers(model: nn.Module) -> GraphModule:
     parameters = inspect.signature(model.forward).parameters
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     try:
-        return GraphModule(model, LayerTracer().trace(model, defaults), type(model).__name__)
+        with LOCK:  # torch.fx patches nn.Module meanwhile
+            return GraphModule(model, LayerTracer().trace(model, defaults), type(model).__name__)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"torch.fx cannot trace {type(model).__name__}: {first}") from error

@@ -36,6 +36,7 @@ SOURCES = ("graphnorm", "passes", "pyproject.toml", "README.md", "LICENSE")
 MAY_IMPORT = {
     "errors": "",
     "defects": "",
+    "callers_state": "",
     "ir": "errors",
     "nn": "errors",
     "threads": "",
@@ -53,21 +54,21 @@ MAY_IMPORT = {
     "emission": "atomic errors ir frontends",
     "verification": "errors ir scales graph coefficients frontends emission",
     "sources": "errors ir clips frontends emission verification",
-    "tracing": "errors graph sources",
+    "tracing": "errors callers_state graph sources",
     "alignment": "errors ir scales",
     "permutation": "errors defects ir scales graph solver objective coefficients",
     "proof": "errors ir scales graph alignment permutation verification",
     "report": "atomic errors ir graph verification proof",
     "fitting": "graph solver coefficients",
     "confirming": "errors ir graph coefficients verification sources report permutation",
-    "canonical": "errors ir graph solver objective coefficients verification sources report permutation "
-    "fitting confirming",
-    "training": "errors ir scales solver objective sources",
-    "equivalence": "errors ir proof verification sources report",
-    "certificates": "atomic errors ir graph solver objective permutation proof verification sources "
-    "canonical",
-    "fingerprint": "errors defects ir graph solver objective alignment permutation sources",
-    "__init__": "errors graph tracing report canonical equivalence training",
+    "canonical": "errors callers_state ir graph solver objective coefficients verification sources report "
+    "permutation fitting confirming",
+    "training": "errors callers_state ir frontends scales solver objective sources",
+    "equivalence": "errors callers_state ir proof verification sources report",
+    "certificates": "atomic errors callers_state ir graph solver objective permutation proof verification "
+    "sources canonical",
+    "fingerprint": "errors callers_state defects ir graph solver objective alignment permutation sources",
+    "__init__": "errors callers_state graph tracing report canonical equivalence training",
     "passes": "errors ir nn clips frontends emission verification __init__",
     "explain": "errors ir scales graph solver objective report",
     "pictures": "atomic errors ir scales graph objective explain",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphnorm.callers_state import kept_filters
 from graphnorm.certificates.file import CertificateFile, Claims, pack, read, write
 from graphnorm.certificates.hashing import graph_hash, weights_hash
 from graphnorm.errors import InputError
@@ -78,6 +79,7 @@ def reopened(source: Source, model: Any) -> Source:
     return open_model(model, source.example, None, shapes if source.example is None else None)
 
 
+@kept_filters()
 def verify_certificate(
     a: Any,
     b: Any,

@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 
 from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
+from graphnorm.frontends.torch_state import LOCK
 from graphnorm.frontends.torch_tensors import dtype_name, has_own_entries, to_tensor
 from graphnorm.ir import Array
 
@@ -37,13 +38,14 @@ def rescale_torch(model: Model, new_weights: Mapping[str, Array], inplace: bool 
     Raises:
         InputError: a name, shape or type that the model does not have, or a value that is not finite.
     """
-    _check(model, new_weights)
-    if not inplace:
-        model = _copy(model)
-    tensors = named_tensors(model)
-    with torch.no_grad():
-        for name, array in new_weights.items():
-            tensors[name].copy_(to_tensor(array))
+    with LOCK:  # no other thread is exporting the same module
+        _check(model, new_weights)
+        if not inplace:
+            model = _copy(model)
+        tensors = named_tensors(model)
+        with torch.no_grad():
+            for name, array in new_weights.items():
+                tensors[name].copy_(to_tensor(array))
     return model
 
 

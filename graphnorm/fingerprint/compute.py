@@ -17,6 +17,7 @@ import numpy as np
 
 from graphnorm.alignment.matching import signatures
 from graphnorm.alignment.normal import normalise
+from graphnorm.callers_state import kept_filters
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint.paths import path_norm
 from graphnorm.graph import RescalingGraph, build
@@ -55,6 +56,7 @@ class Fingerprint:
         return asdict(self)
 
 
+@kept_filters()
 def fingerprint_of(
     model: Any,
     example_inputs: Any = None,

@@ -22,6 +22,7 @@ from graphnorm.frontends.torch_inplace import (
     undeclared_views,
     without_idle_dropout,
 )
+from graphnorm.frontends.torch_state import alone, quiet
 from graphnorm.ir import Graph
 
 FORCE_SAFE_LOAD = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -88,7 +89,7 @@ def _program(
 
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    with _border("the exported program cannot be decomposed"):
+    with alone(), _border("the exported program cannot be decomposed"):
         if hidden_views(program):
             program = without_idle_dropout(program)
         known = torch.export.default_decompositions()
@@ -125,7 +126,7 @@ def load_program(path: Path) -> ExportedProgram:
     if any(member.startswith(CODE_MEMBERS) for member in members):
         raise ModelFileError(f"{path} holds compiled code or pickled objects; export the plain model instead")
     try:
-        with open(path, "rb") as file, _only_tensors_unpickled():
+        with alone(), open(path, "rb") as file, _only_tensors_unpickled():
             return torch.export.load(file)
     except Exception as error:
         raise ModelFileError(
@@ -145,14 +146,24 @@ def _trace(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | No
         )
     if isinstance(example_inputs, Tensor):
         example_inputs = (example_inputs,)
-    with _border(f"torch.export cannot trace {type(model).__name__}"):
-        return torch.export.export(model, tuple(example_inputs or ()), dict(kwargs or {}), strict=False)
+    return export_module(model, tuple(example_inputs or ()), dict(kwargs or {}))
+
+
+def export_module(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+    """What ``torch.export`` makes of a module.
+
+    Raises:
+        ExportError: it cannot trace the module.
+    """
+    with alone(), _border(f"torch.export cannot trace {type(model).__name__}"):
+        return torch.export.export(model, args, kwargs, strict=False)
 
 
 @contextmanager
 def _border(what: str) -> Iterator[None]:
     try:
-        yield
+        with quiet():
+            yield
     except Exception as error:
         raise ExportError(
             f"{what}: {type(error).__name__}: {_first_line(error)}\n"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError
 from graphnorm.training.compiled import CompiledStep, Moving
 from graphnorm.training.forms import Forms
@@ -65,6 +66,7 @@ class ENorm:
         InputError: options, model or optimizer cannot be taken.
     """
 
+    @kept_filters()
     def __init__(
         self,
         model: nn.Module,

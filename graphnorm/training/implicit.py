@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError
 from graphnorm.training.forms import Forms
 from graphnorm.training.options import Options
@@ -106,6 +107,7 @@ class ImplicitENorm:
         InputError: the model cannot be traced, or nothing in it can be rescaled.
     """
 
+    @kept_filters()
     def __init__(
         self,
         model: nn.Module,

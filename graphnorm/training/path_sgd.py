@@ -19,7 +19,9 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 
+from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError
+from graphnorm.frontends.torch_state import alone
 from graphnorm.scales.rules import default_registry
 from graphnorm.sources import open_model
 from graphnorm.training.symmetry import in_mode
@@ -47,6 +49,7 @@ class PathSGD(Optimizer):
         InputError: an operator of the network has no paths, or the model cannot be traced.
     """
 
+    @kept_filters()
     def __init__(
         self,
         model: nn.Module,
@@ -79,7 +82,8 @@ class PathSGD(Optimizer):
         }
         args, kwargs = self._call
         flags = tuple(False for _ in self._model.modules())
-        with in_mode(self._model, flags):  # no dropout: the paths of the whole network
+        place = str(next(iter(squared.values())).device)
+        with alone(place), in_mode(self._model, flags):  # no dropout: the paths of the whole network
             out = functional_call(self._model, squared, args, kwargs)
         gamma = torch.stack([leaf.sum() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]).sum()
         found = torch.autograd.grad(gamma, list(squared.values()), allow_unused=True)

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from graphnorm import ir
+from graphnorm.frontends.torch_state import LOCK
 from graphnorm.objective import layers_after
 from graphnorm.scales.constraints import Constraints, Rows
 from graphnorm.scales.demands import Demand
@@ -86,7 +87,7 @@ def find_symmetries(
     modes = training_modes(model)
     networks = []
     for mode in modes:
-        with in_mode(model, mode), _fixed_momentum(model):
+        with LOCK, in_mode(model, mode), _fixed_momentum(model):
             networks.append(open_model(model, example_inputs, kwargs).network)
     constraints, demands, after, activations = _side_by_side(networks)
     names = set.intersection(*({*network.weights} for network in networks)) - fixed

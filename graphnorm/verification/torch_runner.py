@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from graphnorm import ir
 from graphnorm.emission.torch_module import named_tensors
 from graphnorm.errors import InputError
+from graphnorm.frontends.torch_state import LOCK, alone
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
 from graphnorm.verification.double_kernels import DoubleKernels
 from graphnorm.verification.runner import Reference
@@ -42,7 +43,8 @@ class TorchRunner:
         self.device = pick_device(device)
         self.runtime = f"torch {torch.__version__} on {self.device}"
         module = model.module() if isinstance(model, ExportedProgram) else model
-        self._module: nn.Module = copy.deepcopy(module).to(self.device)
+        with LOCK:  # no other thread is exporting the same module
+            self._module: nn.Module = copy.deepcopy(module).to(self.device)
         if double:
             self._module = self._module.double()
 
@@ -63,8 +65,8 @@ class TorchRunner:
         return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
     def _outputs(self, args: Any, kwargs: Any) -> Any:
-        torch.manual_seed(0)  # dropout of train-mode modules must fall alike in both models
-        with torch.no_grad(), DoubleKernels() if self._stand_ins else nullcontext():  # type: ignore[no-untyped-call]
+        kernels = DoubleKernels() if self._stand_ins else nullcontext()  # type: ignore[no-untyped-call]
+        with alone(self.device), torch.no_grad(), kernels:  # dropout in training falls alike in both models
             return self._module(*args, **kwargs)
 
     def reference(self, inputs: Sequence[ir.Array]) -> Reference:
@@ -90,8 +92,8 @@ class TorchRunner:
         fill = iter(tensors)
         filled = [next(fill) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(filled, structure)
-        torch.manual_seed(0)
-        found = tree_leaves(self._module(*args, **kwargs))
+        with alone(self.device), torch.enable_grad():
+            found = tree_leaves(self._module(*args, **kwargs))
         return [leaf for leaf in found if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
 
     def _tensor(self, array: ir.Array) -> torch.Tensor:
@@ -169,6 +171,6 @@ def hidden_values(program: ExportedProgram, model: Any, inputs: Sequence[ir.Arra
             return result
 
     named = {f"input {i}": array for i, array in enumerate(inputs)}
-    with running(program.graph_module, named), torch.no_grad():
+    with running(program.graph_module, named), alone(), torch.no_grad():
         Recorder(program.graph_module).run(*arguments)
     return found
