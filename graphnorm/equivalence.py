@@ -19,11 +19,12 @@ from graphnorm import ir
 from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError, RunError
 from graphnorm.proof.prove import Attempt, attempt
-from graphnorm.report import CheckReport, Search, Verification
+from graphnorm.report import UNEXERCISED, CheckReport, Search, Verification
 from graphnorm.sources import Source, TorchSource, open_model
 from graphnorm.verification.battery import battery
 from graphnorm.verification.layers import LayerDistance, layer_distances
 from graphnorm.verification.measure import Judge, Measurement, measure
+from graphnorm.verification.movement import of_unmoved, unmoved
 from graphnorm.verification.search import GRADIENT, RANDOM, find_difference, smallest
 
 # Without a proof, look for an input on which the models part.
@@ -77,7 +78,7 @@ def check(
     tell("measuring")
     settled = found.identical or found.proof is not None
     inputs = _inputs(first, second, thorough=not settled)
-    judge = Judge(first.runner(first.model, device), second.runner(second.model, device), inputs[0][1])
+    judge = Judge(first.runner(first.model, device), second.runner(second.model, device))
     measurement = measure(judge.original, judge.new, inputs, seconds / 2, judge)
     parted = None if measurement.parted is None else list(inputs[measurement.parted][1])
     search = None
@@ -125,12 +126,13 @@ def _report(
     search: Search | None,
     seconds: Mapping[str, float],
 ) -> CheckReport:
+    still = unmoved(first.network, measurement.still)
     if parted is not None:
         verdict = "differs"
     elif found.identical:
         verdict = "identical"
     else:
-        verdict = "proved" if found.proof is not None else "agrees"
+        verdict = "proved" if found.proof is not None else UNEXERCISED if still else "agrees"
     certificate = None if found.proof is None else found.proof.certificate
     names = first.network.inputs if isinstance(second, TorchSource) else second.network.inputs
     return CheckReport(
@@ -141,10 +143,13 @@ def _report(
         permuted=0 if found.proof is None else len(found.proof.permutation),
         counterexample=None if parted is None else dict(zip(names, parted, strict=True)),
         search=search,
-        remarks=tuple(
-            f"{name}: {remark}"
-            for name, source in (("A", first), ("B", second))
-            for remark in source.network.remarks
+        remarks=(
+            *(
+                f"{name}: {remark}"
+                for name, source in (("A", first), ("B", second))
+                for remark in source.network.remarks
+            ),
+            *([of_unmoved(first.network, still, measurement.inputs)] if still and parted is None else []),
         ),
     )
 

@@ -97,7 +97,7 @@ def check(
     if html is not None:
         write_page(report, a, b, html, saved)
     display.console(json_path).print(check_table(report, a, b, saved))
-    if not report.equivalent or (require_proof and not report.certain):
+    if report.verdict == "differs" or (require_proof and not report.certain):
         raise typer.Exit(NOT_EQUIVALENT)
 
 

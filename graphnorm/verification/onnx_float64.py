@@ -1,29 +1,33 @@
 """A float64 anchor for ONNX models: every float tensor widened, run by ONNX's reference implementation.
 
 onnxruntime has no float64 kernels for convolutions; the reference implementation computes in the type of
-its operands.
+its operands.  Weights stay as the model holds them and are widened when a node reads them; a value goes when
+its last reader has run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 from graphnorm import ir
+from graphnorm.errors import RunError
 from graphnorm.frontends.onnx_load import to_proto
+from graphnorm.verification.float64_kernels import KERNELS
 from graphnorm.verification.run_errors import reason, run_error
 
 _NARROW = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _TYPE_ATTRIBUTES = {"to", "dtype", "stash_type", "softmax_precision"}
+_LARGE = 1024  # bytes of a tensor that is not copied into the evaluator's model
 
 # What the reference implementation raises for operators, types or attributes that it doesn't cover.
-UNSUPPORTED = (
+_UNSUPPORTED = (
     ArithmeticError,
     MemoryError,
     RuntimeError,
@@ -33,26 +37,16 @@ UNSUPPORTED = (
     LookupError,
     AttributeError,
     AssertionError,
+    MemoryError,
 )
 
 
-class BatchNormalization(OpRun):
-    """Inference mode.  The library's own, before opset 14, updates the running statistics with the batch."""
-
-    op_domain = ""
-
-    def _run(  # type: ignore[no-untyped-def]
-        self, x, scale, bias, mean, var, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1
-    ):
-        if training_mode or not spatial:
-            raise NotImplementedError("BatchNormalization in training mode")
-        shape = (1, -1) + (1,) * (x.ndim - 2)
-        gain = scale / np.sqrt(var + epsilon)
-        return (x * gain.reshape(shape) + (bias - mean * gain).reshape(shape),)
-
-
 class Float64Runner:
-    """Runs an ONNX model in float64 on the CPU."""
+    """Runs an ONNX model in float64 on the CPU.
+
+    Raises:
+        RunError: the reference implementation does not know an operator.
+    """
 
     device = "cpu"
     runtime = "ONNX's reference implementation in float64"
@@ -60,23 +54,117 @@ class Float64Runner:
 
     def __init__(self, model: onnx_ir.Model, network: ir.Graph) -> None:
         self._names = network.inputs
-        proto = to_proto(model)
+        slim = model.clone()
+        self._held = _taken_out(slim)
+        proto = to_proto(slim)
         _widen_graph(proto.graph)
         for function in proto.functions:
             _widen_nodes(function.node)
-        self._evaluator = ReferenceEvaluator(proto, new_ops=[BatchNormalization])
+        try:
+            self._evaluator = ReferenceEvaluator(proto, new_ops=list(KERNELS))
+        except _UNSUPPORTED as error:
+            raise RunError(
+                f"ONNX's reference implementation cannot run the model: {reason(error)}"
+            ) from error
+        self._reads = [
+            [*dict.fromkeys((*node.input, *_captured(node.onnx_node)))] for node in self._evaluator.rt_nodes_
+        ]
+        last = {name: index for index, names in enumerate(self._reads) for name in names}
+        kept = {*self._evaluator.output_names, ""}
+        self._dying: list[list[str]] = [[] for _ in self._reads]
+        for name, index in last.items():
+            if name not in kept:
+                self._dying[index].append(name)
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
-        """All outputs, float ones as float64."""
-        feed = {
-            name: array.astype(np.float64) if array.dtype.name in ir.FLOAT_TYPES else array
-            for name, array in zip(self._names, inputs, strict=True)
-        }
+        """All outputs, float ones as float64.
+
+        Raises:
+            RunError: the reference implementation does not cover an operator.
+        """
+        return self._run(inputs, 0.0, np.random.default_rng(0))
+
+    def shaken(self, inputs: Sequence[ir.Array], unit: float, seed: int) -> list[ir.Array]:
+        """Outputs where every float operand of every operator is moved at random by up to `unit`, relative.
+
+        Raises:
+            RunError: the reference implementation does not cover an operator.
+        """
+        return self._run(inputs, unit, np.random.default_rng(seed))
+
+    def _run(self, inputs: Sequence[ir.Array], unit: float, generator: np.random.Generator) -> list[ir.Array]:
+        values: dict[str, Any] = {"": None, **self._evaluator.rt_inits_}
+        values.update((name, _wide(array)) for name, array in zip(self._names, inputs, strict=True))
         try:
             with np.errstate(all="ignore"):
-                return [np.asarray(array) for array in self._evaluator.run(None, feed)]
-        except UNSUPPORTED as error:
-            raise run_error("the run of ONNX's reference implementation", feed, reason(error)) from error
+                for node, names, dying in zip(
+                    self._evaluator.rt_nodes_, self._reads, self._dying, strict=True
+                ):
+                    read = {name: self._value(name, values) for name in names}
+                    if unit:
+                        read = {name: _moved(value, unit, generator) for name, value in read.items()}
+                    operands = [read[name] for name in node.input]
+                    context = {"context": read} if node.need_context() else {}
+                    values.update(zip(node.output, node.run(*operands, **context), strict=False))
+                    for name in dying:
+                        values.pop(name, None)
+                    del read, operands, context
+                return [np.asarray(self._value(name, values)) for name in self._evaluator.output_names]
+        except _UNSUPPORTED as error:
+            named = dict(zip(self._names, inputs, strict=True))
+            raise run_error("the run of ONNX's reference implementation", named, reason(error)) from error
+
+    def _value(self, name: str, values: dict[str, Any]) -> Any:
+        return _wide(self._held[name].numpy()) if name in self._held and name not in values else values[name]
+
+
+def _wide(array: ir.Array) -> ir.Array:
+    return array.astype(np.float64) if array.dtype.name in ir.FLOAT_TYPES else array
+
+
+def _moved(value: Any, unit: float, generator: np.random.Generator) -> Any:
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim == 0:
+        return value
+    return value * (1 + unit * generator.uniform(-1, 1, value.shape))
+
+
+def _taken_out(model: onnx_ir.Model) -> dict[str, onnx_ir.TensorProtocol]:
+    """Remove the main graph's large tensors, by name; `model` is changed."""
+    found: dict[str, onnx_ir.TensorProtocol] = {}
+    graph = model.graph
+    inputs = {value.name for value in graph.inputs}
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and name not in inputs and _is_large(tensor):
+            found[name] = tensor
+            del graph.initializers[name]
+    for node in list(graph):
+        if node.op_type != "Constant" or node.domain or "value" not in node.attributes:
+            continue
+        held, output = node.attributes["value"].as_tensor(), node.outputs[0].name
+        if output and _is_large(held):
+            found[output] = held
+            graph.remove(node)
+    return found
+
+
+def _is_large(tensor: onnx_ir.TensorProtocol) -> bool:
+    return tensor.dtype != onnx_ir.DataType.STRING and tensor.nbytes > _LARGE
+
+
+def _captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the bodies of a node read, their own included."""
+    for attribute in node.attribute:
+        for body in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            yield from _read_in(body)
+
+
+def _read_in(body: onnx.GraphProto) -> Iterator[str]:
+    own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
+    own |= {name for node in body.node for name in node.output}
+    for node in body.node:
+        yield from (name for name in (*node.input, *_captured(node)) if name not in own)
+    yield from (value.name for value in body.output if value.name not in own)
 
 
 def _widen_graph(graph: onnx.GraphProto) -> None:

@@ -16,7 +16,7 @@ from graphnorm.emission.onnx_file import rescale_onnx
 from graphnorm.errors import InputError, RunError
 from graphnorm.frontends.onnx_load import to_proto
 from graphnorm.verification.onnx_errors import ONNXRUNTIME_ERRORS, diagnosis, running
-from graphnorm.verification.onnx_float64 import UNSUPPORTED, Float64Runner
+from graphnorm.verification.onnx_float64 import Float64Runner
 from graphnorm.verification.runner import Reference
 
 _PROTOBUF_LIMIT = 1_900_000_000
@@ -49,17 +49,13 @@ class OnnxRunner:
         with running(feed):
             return [array for result in self._session.run(None, feed) for array in _arrays(result)]
 
-    def reference(self, inputs: Sequence[ir.Array]) -> Reference:
+    def reference(self) -> Reference:
         """The model in float64 where ONNX's reference implementation covers it, else unoptimised."""
         plain = OnnxRunner(self._model, self._network, self.device, optimise=False)
         try:
-            exact = Float64Runner(self._model, self._network)
-            truth = exact.run(inputs)
-        except (RunError, *UNSUPPORTED):
-            return Reference(plain, _UNOPTIMISED)
-        if not all(_plausible(*pair) for pair in zip(plain.run(inputs), truth, strict=True)):
-            return Reference(plain, f"{_UNOPTIMISED} (ONNX's reference implementation disagrees with it)")
-        return Reference(exact, "float64", (plain,))
+            return Reference(Float64Runner(self._model, self._network), "float64", (plain,), _UNOPTIMISED)
+        except RunError:
+            return Reference(None, _UNOPTIMISED, (plain,), _UNOPTIMISED)
 
     def nearby(self, seed: int, size: float | None) -> OnnxRunner:
         """The same graph with matrices and kernels moved at random."""
@@ -74,19 +70,6 @@ class OnnxRunner:
 
 
 _UNOPTIMISED = "onnxruntime without graph optimisations"
-
-
-def _plausible(computed: ir.Array, truth: ir.Array) -> bool:
-    """Whether a float64 run is the same computation: an anchor that is not would hide any difference."""
-    if computed.shape != truth.shape:
-        return False
-    if computed.dtype.name not in ir.FLOAT_TYPES:
-        return bool(np.array_equal(computed, truth))
-    one, two = computed.astype(np.float64), truth.astype(np.float64)
-    finite = np.isfinite(one) & np.isfinite(two)
-    off = float(np.sqrt(np.mean((one - two)[finite] ** 2))) if finite.any() else 0.0
-    size = float(np.sqrt(np.mean(two[finite] ** 2))) if finite.any() else 0.0
-    return off <= float(np.sqrt(ir.float_format(computed.dtype).eps)) * size
 
 
 def _arrays(result: Any) -> list[ir.Array]:

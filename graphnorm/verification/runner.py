@@ -8,12 +8,21 @@ from typing import Protocol
 
 from graphnorm import ir
 
+OWN_RUN = "the original's own run"
+
 
 class Runnable(Protocol):
     """A model that can be run."""
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """Outputs for `inputs`, in order."""
+
+
+class Anchor(Runnable, Protocol):
+    """A model that counts as exact; its runs may raise `RunError`."""
+
+    def shaken(self, inputs: Sequence[ir.Array], unit: float, seed: int) -> list[ir.Array]:
+        """Outputs where every float operand is moved at random by up to `unit`, relative."""
 
 
 class Runner(Runnable, Protocol):
@@ -23,8 +32,8 @@ class Runner(Runnable, Protocol):
     runtime: str  # what runs it, and where
     tiny: float  # difference that never counts, in float epsilons of the outputs' root mean square
 
-    def reference(self, inputs: Sequence[ir.Array]) -> Reference:
-        """How to measure this model's own noise; `inputs` are some to try it on."""
+    def reference(self) -> Reference:
+        """What this model's own noise is measured against."""
 
     def nearby(self, seed: int, size: float | None) -> Runner:
         """A model whose matrices and kernels are moved at random by up to `size` (None: by half an ulp)."""
@@ -35,11 +44,14 @@ class Reference:
     """What a model's noise is measured against.
 
     Attributes:
-        anchor: a run of the same model that counts as exact.
+        anchor: a run of the same model in more precision; None if there is none.
         name: what the anchor is.
-        variants: other runs of the same function, whose distance from the anchor is noise too.
+        variants: other runs of the same function, whose distance from the anchor is noise too; the first
+            counts as exact where the anchor is not believed.
+        fallback: what that one is.
     """
 
-    anchor: Runnable
+    anchor: Anchor | None
     name: str
     variants: tuple[Runnable, ...] = ()
+    fallback: str = OWN_RUN

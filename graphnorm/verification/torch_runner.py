@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from graphnorm.frontends.torch_state import LOCK, alone
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
 from graphnorm.verification.double_kernels import DoubleKernels
 from graphnorm.verification.runner import Reference
+from graphnorm.verification.shaking import Shaking
 from graphnorm.verification.torch_errors import running
 
 
@@ -50,26 +51,37 @@ class TorchRunner:
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """Tensor leaves of the model's output."""
+        return self._run(inputs, nullcontext())
+
+    def shaken(self, inputs: Sequence[ir.Array], unit: float, seed: int) -> list[ir.Array]:
+        """Outputs where every float64 operand is moved at random by up to `unit`, relative.
+
+        Raises:
+            RunError: torch refuses to run the model in this way.
+        """
+        return self._run(inputs, Shaking(unit, seed))
+
+    def _run(self, inputs: Sequence[ir.Array], mode: AbstractContextManager[Any]) -> list[ir.Array]:
         leaves, structure = tree_flatten(self._example)
         fill = iter(inputs)
         filled = [self._tensor(next(fill)) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(filled, structure)
         with running(self._module, {f"input {i}": array for i, array in enumerate(inputs)}):
             try:
-                outputs = self._outputs(args, kwargs)
+                outputs = self._outputs(args, kwargs, mode)
             except RuntimeError:
                 if not self._double or self._stand_ins:
                     raise
                 self._stand_ins = True  # not from the start: loops refuse to run in a dispatch mode
-                outputs = self._outputs(args, kwargs)
+                outputs = self._outputs(args, kwargs, mode)
         return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
-    def _outputs(self, args: Any, kwargs: Any) -> Any:
+    def _outputs(self, args: Any, kwargs: Any, mode: AbstractContextManager[Any]) -> Any:
         kernels = DoubleKernels() if self._stand_ins else nullcontext()  # type: ignore[no-untyped-call]
-        with alone(self.device), torch.no_grad(), kernels:  # dropout in training falls alike in both models
+        with alone(self.device), torch.no_grad(), kernels, mode:  # dropout in training falls alike in both
             return self._module(*args, **kwargs)
 
-    def reference(self, inputs: Sequence[ir.Array]) -> Reference:
+    def reference(self) -> Reference:
         """The same model in float64."""
         return Reference(TorchRunner(self._model, self._example, self.device, double=True), "float64")
 
