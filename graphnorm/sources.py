@@ -218,7 +218,8 @@ def _open_onnx(
         model = load_model(model)
     elif hasattr(model, "SerializeToString"):
         model = to_model(model, "the given ModelProto")
-    loaded = self_contained(in_order(model), model.graph.name or "the given model")
+    source = model.graph.name or "the given model"
+    loaded = self_contained(in_order(model, source), source)
     shapes = dict(input_shapes or {})
     if isinstance(example_inputs, Mapping):
         shapes |= {name: np.shape(array) for name, array in example_inputs.items()}

@@ -143,7 +143,7 @@ def test_a_model_in_memory_stays_as_it_is() -> None:
 
 def test_sorted_models_are_not_copied() -> None:
     given = onnx_ir.from_proto(plain((0, 1, 2)))
-    assert in_order(given) is given
+    assert in_order(given, "net") is given
 
 
 def test_external_data_of_a_model_in_memory(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_external_data_of_a_model_in_memory(tmp_path: Path) -> None:
         copy.deepcopy(plain((2, 1, 0))), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0
     )
     given = onnx_ir.load(tmp_path / "m.onnx")
-    assert in_order(given) is not given
+    assert in_order(given, "net") is not given
     assert graphnorm.trace(given).dimension == 6
 
 
@@ -166,3 +166,24 @@ def test_a_cycle_has_no_order() -> None:
     proto.graph.node[0].input[0] = "y"
     with pytest.raises(graphnorm.ModelFileError, match=r"the graph has a cycle: 'first' -> .*'first'"):
         graphnorm.trace(to_model(proto, "net"))
+
+
+def test_a_cycle_inside_a_body() -> None:
+    proto = in_branches((0, 1, 2))
+    proto.graph.node[3].attribute[0].g.node[1].input[0] = "else_branch"
+    with pytest.raises(graphnorm.ModelFileError, match=r"net: the graph has a cycle: 'Relu' -> .*'Relu'"):
+        to_model(proto, "net")
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_what_nothing_defines(make: Callable[[tuple[int, ...]], onnx.ModelProto]) -> None:
+    """Wherever it is read: a copy of such a model could not be made later."""
+    proto = make((0, 1, 2))
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    nodes += [node for outer in nodes for attribute in outer.attribute for node in attribute.g.node]
+    last = next(node for node in reversed(nodes) if node.name == "last")
+    last.input[1] = "ghost"
+    with pytest.raises(
+        graphnorm.ModelFileError, match="net: node 'last' reads 'ghost', which nothing defines"
+    ):
+        to_model(proto, "net")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
 
 import onnx_ir
 
-from graphnorm.errors import ModelFileError
-from graphnorm.frontends.onnx_names import captured_values, definitions, is_constant, subgraphs_of
+from graphnorm.frontends.onnx_names import definitions, is_constant, subgraphs_of
 from graphnorm.frontends.onnx_steps import Setting, Step
 from graphnorm.frontends.onnx_tensors import Tensors, collect_tensors
 
@@ -158,7 +156,6 @@ class Repetition(Region):
 def prepare(graph: onnx_ir.Graph, setting: Setting, outer: Mapping[str, str]) -> tuple[Step, ...]:
     """The nodes of a sorted graph, without the `Constant` ones."""
     nodes = list(graph)
-    _check_order(nodes, setting)
     constants = [node.outputs[0] for node in nodes if is_constant(node)]
     visible = dict(outer)
 
@@ -186,28 +183,3 @@ def _kind(node: onnx_ir.Node, setting: Setting) -> type[Step]:
         return Branches
     batched = node.op_type == "Scan" and setting.opsets.get("", 0) < 9  # with a batch axis, and lengths
     return Repetition if node.op_type in ("Loop", "Scan") and not batched else Step
-
-
-def _check_order(nodes: Sequence[onnx_ir.Node], setting: Setting) -> None:
-    """Each node of a sorted graph reads what is defined, and without a cycle.
-
-    Raises:
-        ModelFileError: a value that nothing defines, or a cycle.
-    """
-    maker = {out: index for index, node in enumerate(nodes) for out in node.outputs if out.name}
-    needs: dict[int, list[int]] = {}
-    for index, node in enumerate(nodes):
-        reads = [value for value in node.inputs if value is not None and value.name]
-        for value in (*reads, *captured_values(node)):
-            if value in maker:
-                needs.setdefault(index, []).append(maker[value])
-            elif not setting.names.define(value):
-                label = node.name or node.op_type
-                raise ModelFileError(
-                    f"{setting.source}: node {label!r} reads {value.name!r}, which nothing defines"
-                )
-    try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
-        names = " -> ".join(repr(nodes[i].name or nodes[i].op_type) for i in error.args[1])
-        raise ModelFileError(f"{setting.source}: the graph has a cycle: {names}") from error

@@ -53,9 +53,9 @@ def read_onnx(
         model = load_model(model)
     elif isinstance(model, onnx.ModelProto):
         model = to_model(model, model.graph.name or "model")
-    model = in_order(model)
     path = model_path(model)
     source = path.name if path else model.graph.name or "model"
+    model = in_order(model, source)
     _check_opset(model, source)
     model, own_names = _inline(self_contained(model, source), source)
     return _Reading(model, source, own_names).graph(input_shapes or {})

@@ -69,7 +69,7 @@ def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
         model = onnx_ir.from_proto(proto)
     except (onnx_ir.serde.SerdeError, TypeError, ValueError) as error:
         raise ModelFileError(f"{source}: not a valid ONNX graph: {_root(error)}") from error
-    sort_nodes(model)
+    sort_nodes(model, source)
     for slot in tensor_slots(model):
         slot.store(_detached(slot.tensor))
     model.graph.meta[DECLARED_KEY] = frozenset(info.name for info in proto.graph.value_info)
