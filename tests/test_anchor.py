@@ -301,7 +301,7 @@ def test_an_unknown_operator_has_no_float64_run() -> None:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     proto = helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets, ir_version=9)
     loaded = onnx_ir.from_proto(proto)
-    with pytest.raises(RunError, match="reference implementation cannot run it"):
+    with pytest.raises(RunError, match="reference implementation cannot run the model"):
         Float64Runner(loaded, read_onnx(loaded))
     runner = OnnxRunner(loaded, read_onnx(loaded), "cpu")
     assert runner.reference().anchor is None
