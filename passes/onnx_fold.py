@@ -23,6 +23,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from graphnorm.ir import Array
 from graphnorm.passes.onnx_constants import Constants, is_standard, require_model, stored_array
+from graphnorm.passes.onnx_dead import remove_dead_nodes
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _FIRST_VERSION = 7  # of BatchNormalization without the attribute is_test
@@ -34,7 +35,7 @@ class FoldBatchNormPass(InPlacePass):
 
     Works on the main graph and on the bodies of control flow.  The operator takes over the name of the
     BatchNormalization's output; a weight that others use too is left alone and a folded copy added;
-    initializers and Constants that nobody reads any more are removed.
+    initializers and Constants that nobody reads any more are removed, and first of all dead nodes.
 
     Attributes:
         skipped: After a call, why each BatchNormalization left was not folded: ``"bn2: ..."``.
@@ -49,7 +50,7 @@ class FoldBatchNormPass(InPlacePass):
             InputError: `model` is no ``onnx_ir.Model``.
         """
         require_model(self, model)
-        constants, skipped, modified = Constants(model), [], False
+        modified, constants, skipped = remove_dead_nodes(model), Constants(model), []
         for graph in (model.graph, *model.graph.subgraphs()):
             for node in list(graph):
                 if node.op_type == "BatchNormalization" and is_standard(node):

@@ -123,7 +123,8 @@ def gemm(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
 def batch_norm(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     """In evaluation mode x a + (beta - mean a), a = gamma / sqrt(var + eps)."""
     x = operands[0]
-    if int(node.attributes.get("training_mode", 0)) or len(results) != 1 or not isinstance(x, Data):
+    training = int(node.attributes.get("training_mode", 0)) or BEFORE in node.attributes
+    if training or len(results) != 1 or not isinstance(x, Data):
         return None
     found = [b.leaf(term) for term in operands[1:5] if term is not None]
     if len(found) != 4 or any(leaf is None for leaf in found):

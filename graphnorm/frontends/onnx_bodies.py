@@ -8,6 +8,7 @@ from functools import cached_property
 
 import onnx_ir
 
+from graphnorm.frontends.onnx_live import live
 from graphnorm.frontends.onnx_names import definitions, is_constant, subgraphs_of
 from graphnorm.frontends.onnx_steps import Setting, Step
 from graphnorm.frontends.onnx_tensors import Tensors, collect_tensors
@@ -62,7 +63,12 @@ class Region(Step):
         for value in graph.outputs:
             if value not in own:
                 raise self.invalid(f"its {attribute} yields {value.name!r}, which it does not define")
-        return Body(graph, prepare(graph, self.setting, self.visible), self.setting)
+        steps = prepare(graph, self.setting, self.visible)
+        return Body(graph, live(steps, map(self.setting.names, self.wanted(graph.outputs))), self.setting)
+
+    def wanted(self, outputs: Sequence[onnx_ir.Value]) -> Sequence[onnx_ir.Value]:
+        """The results of a body that are of use."""
+        return outputs
 
 
 class Branches(Region):
@@ -73,6 +79,9 @@ class Branches(Region):
         """Then and else."""
         count = len(self.results)
         return self.body("then_branch", 0, count), self.body("else_branch", 0, count)
+
+    def wanted(self, outputs: Sequence[onnx_ir.Value]) -> Sequence[onnx_ir.Value]:
+        return [value for value, result in zip(outputs, self.results, strict=True) if result]
 
 
 @dataclass(frozen=True, slots=True)

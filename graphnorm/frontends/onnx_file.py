@@ -21,6 +21,7 @@ from graphnorm.frontends.onnx_bodies import prepare
 from graphnorm.frontends.onnx_evaluate import Evaluation, evaluate
 from graphnorm.frontends.onnx_external import self_contained
 from graphnorm.frontends.onnx_flat import FlatGraph, Glue
+from graphnorm.frontends.onnx_live import live
 from graphnorm.frontends.onnx_load import load_model, model_path, to_model
 from graphnorm.frontends.onnx_names import Names
 from graphnorm.frontends.onnx_nodes import Namer, to_node
@@ -68,7 +69,8 @@ class _Reading:
         self.source = source
         self.body = model.graph
         names = Names(self.body)
-        self.steps = prepare(self.body, Setting(model.opset_imports, source, names, own_names), {})
+        steps = prepare(self.body, Setting(model.opset_imports, source, names, own_names), {})
+        self.steps = live(steps, [value.name or "" for value in self.body.outputs])
         overridable = {value.name or "" for value in self.body.inputs} if model.ir_version >= 4 else set()
         self.tensors: Tensors = collect_tensors(self.body, names, own_names, source, overridable)
         self.inputs = [v for v in self.body.inputs if v.name not in self.body.initializers]

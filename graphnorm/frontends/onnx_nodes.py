@@ -54,7 +54,7 @@ def to_node(step: Step | Glue, namer: Namer, source: str) -> Node:
         name=name,
         op=node.op_type if not node.domain else f"{node.domain}::{node.op_type}",
         inputs=step.operands + step.captured,
-        outputs=step.results,
+        outputs=_named(step.results),
         attributes=_attributes(step),
         scope=_module_path(node.metadata_props) or node.name or "",
         source=_source(node.metadata_props, name, source),
@@ -101,8 +101,19 @@ def _former(step: Step, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The opset that changed what the node says, if the model's is an older one."""
     changed = _CHANGED.get(step.node.op_type, 0) if not step.node.domain else 0
     plain = step.node.op_type == "AveragePool" and not attributes.get("ceil_mode", 0)
-    plain = plain or (step.node.op_type == "BatchNormalization" and sum(map(bool, step.results)) == 1)
+    plain = plain or (step.node.op_type == "BatchNormalization" and _results(step) == 1)
     return {BEFORE: changed} if step.opsets.get("", 0) < changed and not plain else {}
+
+
+def _named(results: tuple[str, ...]) -> tuple[str, ...]:
+    """Results up to the last one that has a name."""
+    last = max((index for index, name in enumerate(results) if name), default=-1)
+    return results[: last + 1]
+
+
+def _results(step: Step) -> int:
+    """How many results a node has, read or not: more than one made an old BatchNorm train."""
+    return sum(1 for value in step.node.outputs if value.name)
 
 
 def _digest(attribute: onnx_ir.Attr) -> str:

@@ -39,12 +39,14 @@ class Setting:
 class Step:
     """One node, prepared for several evaluations.
 
-    `visible` are the values that a graph inside the node may read, by their own names.
+    `visible` are the values that a graph inside the node may read, by their own names; `unread` are results
+    that nobody reads and that have no names here.
     """
 
     node: onnx_ir.Node
     setting: Setting
     visible: Mapping[str, str]
+    unread: Set[str] = frozenset()
 
     @property
     def opsets(self) -> Mapping[str, int]:
@@ -103,7 +105,8 @@ class Step:
 
     @cached_property
     def results(self) -> tuple[str, ...]:
-        return tuple(map(self.setting.names, self.node.outputs))
+        names = map(self.setting.names, self.node.outputs)
+        return tuple("" if name in self.unread else name for name in names)
 
     @property
     def is_standard(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphnorm.ir import Node
+from graphnorm.ir import BEFORE, Node
 from graphnorm.scales.demands import fit
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def batch_norm(ctx: Propagation, node: Node) -> None:
     data, gain, bias, mean, var = (node.inputs + ("",) * 5)[:5]
     rank = ctx.rank(data)
-    training = bool(node.attributes.get("training_mode", 0))
+    training = bool(node.attributes.get("training_mode", 0)) or BEFORE in node.attributes
     affine = all(not name or ctx.is_weight(name) for name in (gain, bias))
     if not ctx.is_data(data) or not affine or int(node.attributes.get("spatial", 1)) == 0 or rank < 2:
         ctx.pin_node(node, "BatchNorm of a form without a rule")
