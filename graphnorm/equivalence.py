@@ -18,9 +18,10 @@ from typing import Any
 from graphnorm import ir
 from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError, RunError
+from graphnorm.interfaces import Interfaces, open_pair
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import UNEXERCISED, CheckReport, Search, Verification
-from graphnorm.sources import Source, TorchSource, open_model
+from graphnorm.sources import Source, TorchSource
 from graphnorm.verification.battery import battery
 from graphnorm.verification.layers import LayerDistance, layer_distances
 from graphnorm.verification.measure import Judge, Measurement, measure
@@ -69,8 +70,8 @@ def check(
     tell = progress or (lambda stage: None)
     clock = [time.perf_counter()]
     tell("tracing")
-    first = open_model(a, example_inputs, kwargs, input_shapes)
-    second = open_model(b, example_inputs, kwargs, input_shapes)
+    pair = open_pair(a, b, example_inputs, kwargs, input_shapes)
+    first, second = pair.first, pair.second
     check_signatures(first.network, second.network)
     clock.append(time.perf_counter())
     found = attempt(first.network, second.network, permutations, tell)
@@ -98,7 +99,7 @@ def check(
     clock.append(time.perf_counter())
     stages = ("trace", "prove", "verify", "locate")
     laps = dict(zip(stages, (end - start for start, end in itertools.pairwise(clock)), strict=True))
-    report = _report(first, second, found, measurement, parted, search, laps)
+    report = _report(pair, found, measurement, parted, search, laps)
     return replace(report, layers=tuple(compared), layers_unknown=unknown)
 
 
@@ -118,21 +119,22 @@ def check_signatures(a: ir.Graph, b: ir.Graph) -> None:
 
 
 def _report(
-    first: Source,
-    second: Source,
+    pair: Interfaces,
     found: Attempt,
     measurement: Measurement,
     parted: list[ir.Array] | None,
     search: Search | None,
     seconds: Mapping[str, float],
 ) -> CheckReport:
+    first, second = pair.first, pair.second
     still = unmoved(first.network, measurement.still)
     if parted is not None:
         verdict = "differs"
-    elif found.identical:
+    elif found.identical and not pair.remarks:
         verdict = "identical"
     else:
-        verdict = "proved" if found.proof is not None else UNEXERCISED if still else "agrees"
+        proved = found.identical or found.proof is not None
+        verdict = "proved" if proved else UNEXERCISED if still else "agrees"
     certificate = None if found.proof is None else found.proof.certificate
     names = first.network.inputs if isinstance(second, TorchSource) else second.network.inputs
     return CheckReport(
@@ -144,6 +146,7 @@ def _report(
         counterexample=None if parted is None else dict(zip(names, parted, strict=True)),
         search=search,
         remarks=(
+            *pair.remarks,
             *(
                 f"{name}: {remark}"
                 for name, source in (("A", first), ("B", second))

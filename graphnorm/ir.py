@@ -85,6 +85,14 @@ class Graph:
     constants: Mapping[str, Array] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
+    def alive(self) -> frozenset[str]:
+        """Names of all values that some output depends on."""
+        found = set(self.outputs)
+        for node in reversed(self.nodes):
+            if not found.isdisjoint(node.outputs):
+                found.update(node.inputs)
+        return frozenset(found)
+
     def producers(self) -> dict[str, Node]:
         """Value name -> the node that computes it."""
         return {out: node for node in self.nodes for out in node.outputs if out}

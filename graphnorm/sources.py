@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from graphnorm.verification.runner import Runner
 
 
+_TORCH_FILES = frozenset({".pt2", ".pt", ".pth", ".bin", ".ckpt", ".pkl"})
+
+
 @dataclass(frozen=True)
 class Source(ABC):
     """A model and what can be done with it.
@@ -110,6 +113,12 @@ class TorchSource(Source):
 class OnnxSource(Source):
     """An ``onnx_ir.Model``."""
 
+    @property
+    def overridable(self) -> frozenset[str]:
+        """Initializers for which a caller may give another value: they are inputs too."""
+        named = {value.name or "" for value in self.model.graph.inputs} & set(self.model.graph.initializers)
+        return frozenset(named) if self.model.ir_version >= 4 else frozenset()
+
     def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
         from graphnorm.emission.onnx_file import rescale_onnx
 
@@ -163,22 +172,54 @@ def open_model(
         InputError: the model is of no kind that graphnorm knows.
         ModelFileError: the file is missing, damaged, unsupported or unsafe to read.
     """
-    if isinstance(model, str | os.PathLike):
-        path = Path(model)
-        if path.suffix in {".pt2", ".pt", ".pth", ".bin", ".ckpt", ".pkl"}:
-            return _open_torch(path, example_inputs, kwargs)
-        if not path.exists():
-            raise ModelFileError(f"{path}: no such file; graphnorm reads .onnx and .pt2 files")
-        return _open_onnx(path, example_inputs, input_shapes)
-    home = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
-    if "torch" in home:
+    if is_torch(model):
         return _open_torch(model, example_inputs, kwargs)
-    if home & {"onnx", "onnx_ir"}:
-        return _open_onnx(model, example_inputs, input_shapes)
-    raise InputError(
-        f"cannot take a model of type {type(model).__name__}; expected a torch module, an exported program, "
-        "an ONNX model, or the path of a .onnx or .pt2 file"
-    )
+    return _open_onnx(loaded(model), example_inputs, input_shapes)
+
+
+def is_torch(model: Any) -> bool:
+    """Whether a model, or the file of that path, is one of torch."""
+    if isinstance(model, str | os.PathLike):
+        return Path(model).suffix in _TORCH_FILES
+    return "torch" in _home(model)
+
+
+def loaded(model: Any) -> Any:
+    """An ONNX model in memory as ``onnx_ir.Model``, whatever it was given as; a torch model as it is.
+
+    Raises:
+        InputError: the model is of no kind that graphnorm knows.
+        ModelFileError: the file is missing, damaged, unsupported or unsafe to read.
+    """
+    if is_torch(model):
+        return model
+    if isinstance(model, str | os.PathLike):
+        model = Path(model)
+        if not model.exists():
+            raise ModelFileError(f"{model}: no such file; graphnorm reads .onnx and .pt2 files")
+    elif not _home(model) & {"onnx", "onnx_ir"}:
+        raise InputError(
+            f"cannot take a model of type {type(model).__name__}; expected a torch module, an exported "
+            "program, an ONNX model, or the path of a .onnx or .pt2 file"
+        )
+    try:
+        from graphnorm.frontends.onnx_external import self_contained
+        from graphnorm.frontends.onnx_file import load_model
+        from graphnorm.frontends.onnx_load import to_model
+        from graphnorm.frontends.onnx_order import in_order
+    except ImportError as error:
+        raise InputError("this model needs onnx and onnxruntime: pip install 'graphnorm[onnx]'") from error
+    if isinstance(model, Path):
+        model = load_model(model)
+    elif hasattr(model, "SerializeToString"):
+        model = to_model(model, "the given ModelProto")
+    source = model.graph.name or "the given model"
+    return self_contained(in_order(model, source), source)
+
+
+def _home(model: Any) -> set[str]:
+    """Packages of a model's classes."""
+    return {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
 
 
 def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | None) -> TorchSource:
@@ -190,8 +231,8 @@ def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | Non
     from graphnorm.frontends.torch_export import load_program, read_torch
     from graphnorm.frontends.torch_tensors import to_numpy
 
-    if isinstance(model, Path):
-        model = load_program(model)
+    if isinstance(model, str | os.PathLike):
+        model = load_program(Path(model))
     args = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else example_inputs
     network = read_torch(model, None if args is None else tuple(args), kwargs)
     if isinstance(model, torch.export.ExportedProgram):
@@ -207,23 +248,12 @@ def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | Non
 def _open_onnx(
     model: Any, example_inputs: Any, input_shapes: Mapping[str, Sequence[int]] | None
 ) -> OnnxSource:
-    try:
-        from graphnorm.frontends.onnx_external import self_contained
-        from graphnorm.frontends.onnx_file import load_model, read_onnx
-        from graphnorm.frontends.onnx_load import to_model
-        from graphnorm.frontends.onnx_order import in_order
-    except ImportError as error:
-        raise InputError("this model needs onnx and onnxruntime: pip install 'graphnorm[onnx]'") from error
-    if isinstance(model, Path):
-        model = load_model(model)
-    elif hasattr(model, "SerializeToString"):
-        model = to_model(model, "the given ModelProto")
-    source = model.graph.name or "the given model"
-    loaded = self_contained(in_order(model, source), source)
+    from graphnorm.frontends.onnx_file import read_onnx
+
     shapes = dict(input_shapes or {})
     if isinstance(example_inputs, Mapping):
         shapes |= {name: np.shape(array) for name, array in example_inputs.items()}
-    network = read_onnx(loaded, shapes or None)
+    network = read_onnx(model, shapes or None)
     example: list[ir.Array] | None = None
     if isinstance(example_inputs, Mapping):
         missing = [name for name in network.inputs if name not in example_inputs]
@@ -239,5 +269,5 @@ def _open_onnx(
                 f"{len(arrays)} example inputs given, the model takes {', '.join(network.inputs)}"
             )
         example = [np.asarray(array) for array in arrays]
-        network = read_onnx(loaded, {n: a.shape for n, a in zip(network.inputs, example, strict=True)})
-    return OnnxSource(loaded, network, example)
+        network = read_onnx(model, {n: a.shape for n, a in zip(network.inputs, example, strict=True)})
+    return OnnxSource(model, network, example)

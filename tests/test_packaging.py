@@ -64,7 +64,8 @@ MAY_IMPORT = {
     "canonical": "errors callers_state ir graph solver objective coefficients verification sources report "
     "permutation fitting confirming",
     "training": "errors callers_state ir frontends scales solver objective sources",
-    "equivalence": "errors callers_state ir proof verification sources report",
+    "interfaces": "errors ir sources",
+    "equivalence": "errors callers_state ir proof verification sources report interfaces",
     "certificates": "atomic errors callers_state ir graph solver objective permutation proof verification "
     "sources canonical",
     "fingerprint": "errors callers_state defects ir graph solver objective alignment permutation sources",

@@ -53,7 +53,7 @@ class Float64Runner:
     tiny = 2.0
 
     def __init__(self, model: onnx_ir.Model, network: ir.Graph) -> None:
-        self._names = network.inputs
+        self._names, self._results = network.inputs, network.outputs
         slim = model.clone()
         self._held = _taken_out(slim)
         proto = to_proto(slim)
@@ -109,7 +109,7 @@ class Float64Runner:
                     for name in dying:
                         values.pop(name, None)
                     del read, operands, context
-                return [np.asarray(self._value(name, values)) for name in self._evaluator.output_names]
+                return [np.asarray(self._value(name, values)) for name in self._results]
         except _UNSUPPORTED as error:
             named = dict(zip(self._names, inputs, strict=True))
             raise run_error("the run of ONNX's reference implementation", named, reason(error)) from error

@@ -45,9 +45,10 @@ class OnnxRunner:
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """All outputs; sequence and map outputs are flattened to their arrays."""
-        feed = dict(zip(self._network.inputs, inputs, strict=True))
+        feed = _feed(self._session, self._network, inputs)
         with running(feed):
-            return [array for result in self._session.run(None, feed) for array in _arrays(result)]
+            results = self._session.run(list(self._network.outputs), feed)
+            return [array for result in results for array in _arrays(result)]
 
     def reference(self) -> Reference:
         """The model in float64 where ONNX's reference implementation covers it, else unoptimised."""
@@ -70,6 +71,15 @@ class OnnxRunner:
 
 
 _UNOPTIMISED = "onnxruntime without graph optimisations"
+
+
+def _feed(
+    session: onnxruntime.InferenceSession, network: ir.Graph, inputs: Sequence[ir.Array]
+) -> dict[str, ir.Array]:
+    """Arrays by name, without those that only the model beside it takes."""
+    taken = {value.name for value in session.get_inputs()}
+    found = zip(network.inputs, inputs, strict=True)
+    return {name: array for name, array in found if name in taken}
 
 
 def _arrays(result: Any) -> list[ir.Array]:
@@ -138,11 +148,11 @@ def hidden_values(model: onnx_ir.Model, network: ir.Graph, inputs: Sequence[ir.A
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    feed = dict(zip(network.inputs, inputs, strict=True))
-    with running(feed):
+    with running(dict(zip(network.inputs, inputs, strict=True))):
         session = onnxruntime.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+        feed = _feed(session, network, inputs)
         names = [value.name for value in session.get_outputs()]
         results = session.run(names, feed)
     return {name: array for name, array in zip(names, results, strict=True) if isinstance(array, np.ndarray)}
