@@ -13,7 +13,7 @@ import numpy.typing as npt
 from graphnorm import ir
 from graphnorm.callers_state import kept_filters
 from graphnorm.coefficients import Rescaled
-from graphnorm.confirming import failure_of, log_scales_of, measured_on, permuted, prove
+from graphnorm.confirming import failure_of, log_scales_of, measured_on, permuted, probes, prove
 from graphnorm.errors import InputError, NotEquivalentError
 from graphnorm.fitting import ROUNDS, fit
 from graphnorm.graph import Floats, RescalingGraph, build
@@ -23,7 +23,6 @@ from graphnorm.permutation.symmetry import Permutation, Symmetry, symmetry
 from graphnorm.report import Report, Verification, degenerate_groups
 from graphnorm.solver.solve import METHODS, Solution, solve
 from graphnorm.sources import Source, open_model
-from graphnorm.verification.battery import battery
 from graphnorm.verification.layers import inexact_variables
 
 MODES = ("optimal", "exact")
@@ -146,7 +145,7 @@ def canonicalize(
         measured = verification.measurement
         if mode != "exact" or measured is None or measured.bit_identical:
             break
-        underflow = _underflow(source, graph, z)
+        underflow = _underflow(source, graph, z, device)
         if frozen[underflow].all():
             break
         frozen[underflow] = True
@@ -191,7 +190,7 @@ def canonicalize(
         permuted=len(permutation),
         seconds=clock.laps,
         clips=None if rewriting is None else {"rewritten": rewriting.rewritten, "left": rewriting.left},
-        remarks=remarks,
+        remarks=(*remarks, *verification.remarks),
     )
     return Result(emitted, rescaled.coefficients, report, source, graph, x, permutation)
 
@@ -242,17 +241,19 @@ def _applied(
         tell("measuring")
         verification = measured_on(original, source.runner(emitted, device), verification, device)
         if verification.verdict == "differs":
-            raise NotEquivalentError(failure_of(source, emitted, graph, graph.log_scales(z), verification))
+            raise NotEquivalentError(
+                failure_of(source, emitted, graph, graph.log_scales(z), verification, device)
+            )
         clock.lap("verify")
     return emitted, verification
 
 
-def _underflow(source: Source, graph: RescalingGraph, z: Floats) -> npt.NDArray[np.int64]:
+def _underflow(source: Source, graph: RescalingGraph, z: Floats, device: str) -> npt.NDArray[np.int64]:
     """Variables by which some activation of the test inputs leaves its float format."""
     x = graph.log_scales(z)
     found = [
         inexact_variables(graph, source.hidden_values(source.model, inputs), x)
-        for _, inputs in battery(source.network, source.example)
+        for _, inputs in probes(source, device)
     ]
     return np.unique(np.concatenate(found))
 

@@ -15,10 +15,11 @@ from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.permutation.symmetry import Permutation, inverse, symmetry
 from graphnorm.report import Verification
 from graphnorm.sources import Source
-from graphnorm.verification.battery import battery
+from graphnorm.verification.battery import Drawing, kinds
 from graphnorm.verification.certificate import check_certificate
 from graphnorm.verification.layers import first_difference
 from graphnorm.verification.measure import measure
+from graphnorm.verification.probes import Probes
 from graphnorm.verification.rewriting import first_departure
 from graphnorm.verification.runner import Runner
 
@@ -70,19 +71,33 @@ def permuted(
 
 def measured_on(original: Source, emitted: Runner, verification: Verification, device: str) -> Verification:
     """A proof, and what both models give on the battery of inputs."""
-    inputs = battery(original.network, original.example)
-    measurement = measure(original.runner(original.model, device), emitted, inputs)
+    inputs = probes(original, device)
+    if not inputs[:1]:
+        remarks = (*inputs.remarks, "no input was found that the model takes: the proof stands alone")
+        return replace(verification, remarks=remarks)
+    measurement = measure(inputs.original, emitted, inputs)
     verdict = verification.verdict if measurement.agrees else "differs"
-    return Verification(verdict, verification.certificate, measurement)
+    return Verification(verdict, verification.certificate, measurement, inputs.remarks)
+
+
+def probes(source: Source, device: str) -> Probes:
+    """Inputs that a model takes."""
+    drawing = Drawing(source.network, source.example)
+    return Probes(drawing, source.runner(source.model, device), kinds(1, wide=False))
 
 
 def failure_of(
-    source: Source, emitted: Any, graph: RescalingGraph, x: Floats, verification: Verification
+    source: Source, emitted: Any, graph: RescalingGraph, x: Floats, verification: Verification, device: str
 ) -> str:
     """What a rescaled model that is not the same function differs in."""
     message = f"{source.network.name}: the rescaled model is not the same function: {verification.failure}"
-    _, inputs = battery(source.network, source.example)[0]
-    layer = first_difference(
-        graph, source.hidden_values(source.model, inputs), source.hidden_values(emitted, inputs), x
+    layer = next(
+        (
+            first_difference(
+                graph, source.hidden_values(source.model, inputs), source.hidden_values(emitted, inputs), x
+            )
+            for _, inputs in probes(source, device)[:1]
+        ),
+        "",
     )
     return f"{message}; the first layer that parts is {layer}" if layer else message

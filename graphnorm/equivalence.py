@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,10 +23,14 @@ from graphnorm.interfaces import Interfaces, open_pair
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import UNEXERCISED, CheckReport, Search, Verification
 from graphnorm.sources import Source, TorchSource
-from graphnorm.verification.battery import battery
+from graphnorm.verification.battery import Drawing, kinds
+from graphnorm.verification.input_ranges import input_ranges
 from graphnorm.verification.layers import LayerDistance, layer_distances
 from graphnorm.verification.measure import Judge, Measurement, measure
 from graphnorm.verification.movement import of_unmoved, unmoved
+from graphnorm.verification.probes import Probes
+from graphnorm.verification.reach import Suspect, differing_rows, numbers, of_unpicked, unpicked
+from graphnorm.verification.runner import Runner
 from graphnorm.verification.search import GRADIENT, RANDOM, find_difference, smallest
 
 # Without a proof, look for an input on which the models part.
@@ -78,8 +83,12 @@ def check(
     clock.append(time.perf_counter())
     tell("measuring")
     settled = found.identical or found.proof is not None
-    inputs = _inputs(first, second, thorough=not settled)
-    judge = Judge(first.runner(first.model, device), second.runner(second.model, device))
+    original, new = first.runner(first.model, device), second.runner(second.model, device)
+    inputs, suspects = _inputs(first, second, original, thorough=not settled)
+    if not inputs[:1]:
+        remarks = (*inputs.remarks, "no input was found that A takes: give one with example inputs (--input)")
+        return _report(pair, found, None, None, None, {}, remarks)
+    judge = Judge(original, new)
     measurement = measure(judge.original, judge.new, inputs, seconds / 2, judge)
     parted = None if measurement.parted is None else list(inputs[measurement.parted][1])
     search = None
@@ -90,7 +99,7 @@ def check(
     compared, unknown = list[LayerDistance](), ""
     if parted is not None:
         tell("shrinking the counterexample")
-        parted = smallest(judge, parted, min(_SHRINK_SECONDS, seconds / 4))
+        parted = smallest(judge, parted, min(_SHRINK_SECONDS, seconds / 4), inputs.takes)
     moved = found.proof is not None and bool(found.proof.permutation)  # channels stand at other places
     if parted is not None or (layers and not moved):
         tell("comparing layers")
@@ -99,7 +108,11 @@ def check(
     clock.append(time.perf_counter())
     stages = ("trace", "prove", "verify", "locate")
     laps = dict(zip(stages, (end - start for start, end in itertools.pairwise(clock)), strict=True))
-    report = _report(pair, found, measurement, parted, search, laps)
+    report = _report(pair, found, measurement, parted, search, laps, inputs.remarks)
+    missed = unpicked(suspects, inputs.drawing.ranges, [arrays for _, arrays in inputs.tried])
+    if report.verdict == "agrees" and missed:
+        verification = replace(report.verification, verdict=UNEXERCISED)
+        report = replace(report, verification=verification, remarks=(*report.remarks, of_unpicked(missed)))
     return replace(report, layers=tuple(compared), layers_unknown=unknown)
 
 
@@ -121,20 +134,22 @@ def check_signatures(a: ir.Graph, b: ir.Graph) -> None:
 def _report(
     pair: Interfaces,
     found: Attempt,
-    measurement: Measurement,
+    measurement: Measurement | None,
     parted: list[ir.Array] | None,
     search: Search | None,
     seconds: Mapping[str, float],
+    remarks: tuple[str, ...],
 ) -> CheckReport:
     first, second = pair.first, pair.second
-    still = unmoved(first.network, measurement.still)
+    still = () if measurement is None else unmoved(first.network, measurement.still)
     if parted is not None:
         verdict = "differs"
     elif found.identical and not pair.remarks:
         verdict = "identical"
+    elif found.identical or found.proof is not None:
+        verdict = "proved"
     else:
-        proved = found.identical or found.proof is not None
-        verdict = "proved" if proved else UNEXERCISED if still else "agrees"
+        verdict = UNEXERCISED if measurement is None or still else "agrees"
     certificate = None if found.proof is None else found.proof.certificate
     names = first.network.inputs if isinstance(second, TorchSource) else second.network.inputs
     return CheckReport(
@@ -152,27 +167,39 @@ def _report(
                 for name, source in (("A", first), ("B", second))
                 for remark in source.network.remarks
             ),
-            *([of_unmoved(first.network, still, measurement.inputs)] if still and parted is None else []),
+            *remarks,
+            *(
+                [of_unmoved(first.network, still, measurement.inputs)]
+                if measurement and still and parted is None
+                else []
+            ),
         ),
     )
 
 
-def _inputs(first: Source, second: Source, thorough: bool) -> list[tuple[str, list[ir.Array]]]:
-    example = first.example if first.example is not None else second.example
-    once = battery(first.network, example, wide=True)
+def _inputs(first: Source, second: Source, original: Runner, thorough: bool) -> tuple[Probes, list[Suspect]]:
+    """Inputs to try, and rows of A's tables that differ from B's: they are tried before others."""
+    drawing = Drawing(
+        first.network, first.example if first.example is not None else second.example, wide=True
+    )
     if not thorough:
-        return once
+        return Probes(drawing, original, kinds(1, wide=True)), []
+    suspects = differing_rows(first.network, second.network, drawing.ranges, input_ranges(second.network))
+    for suspect in suspects:
+        for index, found in numbers(suspect, drawing.ranges):
+            drawing.deal_first(index, found)
     least, most = _SUSPECT_DRAWS
-    entries = max(1, sum(array.size for _, arrays in once for array in arrays))
+    shapes = [first.network.values[name].shape or () for name in first.network.inputs]
+    entries = max(1, len(kinds(1, wide=True)) * sum(math.prod(shape) for shape in shapes))
     draws = min(most, max(least, _SUSPECT_ENTRIES // entries))
-    return battery(first.network, example, draws=draws, wide=True)
+    return Probes(drawing, original, kinds(draws, wide=True), suspects), suspects
 
 
 def _searched(
     first: Source,
     second: Source,
     judge: Judge,
-    inputs: Sequence[tuple[str, Sequence[ir.Array]]],
+    inputs: Probes,
     measurement: Measurement,
     seconds: float,
 ) -> tuple[Measurement, list[ir.Array] | None, Search]:
@@ -183,7 +210,7 @@ def _searched(
 
         climb, method = TorchClimb(judge.original, judge.new), GRADIENT  # type: ignore[arg-type]
     start = time.perf_counter()
-    parted, tried = find_difference(judge, [arrays for _, arrays in inputs], seconds, climb)
+    parted, tried = find_difference(judge, inputs, seconds, climb)
     search = Search(method, tried, time.perf_counter() - start)
     if parted is None:
         return measurement, None, search

@@ -34,11 +34,13 @@ class Verification:
             that was tried shows anything), ``differs``, or ``not verified``.
         certificate: the proof, if one was tried.
         measurement: the runs, if the models were run.
+        remarks: what was done to the inputs that they were run on, a sentence each.
     """
 
     verdict: str
     certificate: Certificate | None = None
     measurement: Measurement | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def failure(self) -> str:

@@ -173,6 +173,18 @@ def _role(symbol: str, axis: int, dims: Sequence[Dimension], name: str) -> Role:
 
 
 def _examples(roles: Mapping[str, Role], given: Sizes) -> Iterator[Sizes]:
+    """Usual sizes; second, the given ones for others of a kind, which may have to agree."""
+    usual = _usual(roles, given)
+    yield next(usual)
+    open_ = [symbol for symbol in roles if symbol not in given]
+    for size in dict.fromkeys(given[symbol] for symbol in roles if symbol in given):
+        for role in dict.fromkeys(roles[symbol] for symbol in open_):
+            alike = {symbol: size for symbol in open_ if roles[symbol] == role}
+            yield next(_usual(roles, {**given, **alike}))
+    yield from usual
+
+
+def _usual(roles: Mapping[str, Role], given: Sizes) -> Iterator[Sizes]:
     for channels in (3, 1):
         for spatial, length in _CANDIDATES:
             default: dict[Role, int] = {"batch": 1, "channel": channels, "spatial": spatial, "length": length}

@@ -21,9 +21,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.errors import RunError
 from graphnorm.verification.anchor import Truth
 from graphnorm.verification.movement import Movement
 from graphnorm.verification.norms import distance, root_mean_square
+from graphnorm.verification.run_errors import is_refusal
 from graphnorm.verification.runner import Runner
 
 _RATIO = 3.0
@@ -108,9 +110,15 @@ class Judge:
 
     def __call__(self, arrays: Sequence[ir.Array]) -> Judgement:
         """Run both; see the module's docstring for the criterion."""
-        old, other = self.original.run(arrays), self.new.run(arrays)
-        self.movement.see(arrays, old)
         none = np.empty(0)
+        old = self.original.run(arrays)
+        try:
+            other = self.new.run(arrays)
+        except RunError as error:
+            if not is_refusal(error):
+                raise
+            return Judgement(np.inf, np.inf, 0.0, False, f"refused: {error}", none)
+        self.movement.see(arrays, old)
         if len(old) != len(other):
             return Judgement(np.inf, np.inf, 0.0, False, "number of outputs", none)
         variants = [old, *(variant.run(arrays) for variant in self.truth.reference.variants)]

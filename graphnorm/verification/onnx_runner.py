@@ -34,7 +34,7 @@ class OnnxRunner:
         provider = pick_provider(device)
         self.device = _short(provider)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it refuses is told once, by the error
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         self._session = _session(model, options, provider)

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from graphnorm import ir
 from graphnorm.errors import RunError
 
+ADVICE = "; give example inputs that the model takes"
 _LONGEST = 300  # characters of a runtime's own words
 
 
 def run_error(what: str, inputs: Mapping[str, ir.Array], why: str) -> RunError:
     """The error to raise where `what` failed on `inputs`."""
-    return RunError(f"{what} fails on {described(inputs)}: {why}; give example inputs that the model takes")
+    return RunError(f"{what} fails on {described(inputs)}: {why}{ADVICE}")
 
 
 def described(inputs: Mapping[str, ir.Array]) -> str:
@@ -34,3 +35,9 @@ def reason(error: BaseException, lines: int = 1, longest: int = _LONGEST) -> str
     if not first or isinstance(error, LookupError | AssertionError):  # a KeyError's text is the key alone
         return f"{type(error).__name__}: {first}" if first else type(error).__name__
     return first
+
+
+def is_refusal(error: RunError) -> bool:
+    """Whether the model refuses the input; not where the machine's memory is too small."""
+    cause = error.__cause__
+    return not isinstance(cause, MemoryError) and "out of memory" not in str(cause).lower()

@@ -1,7 +1,9 @@
 """Looking for an input on which two models part, and for the smallest such input.
 
 The objective is the distance of the outputs over their size.  Two torch models: gradient ascent on the
-inputs (Adam).  Otherwise: random local search, which keeps a step that helps and changes its length.
+inputs (Adam), then random local search on integers.  Otherwise: random local search on all, which keeps a
+step that helps and changes its length.  Integers stay where the battery may draw them (`battery`), and what
+the original refuses or overflows on is no such input.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.errors import RunError
+from graphnorm.verification.battery import Drawing
 from graphnorm.verification.measure import Judge
+from graphnorm.verification.probes import Probes
 from graphnorm.verification.runner import Runnable
 
 Arrays = list[ir.Array]
@@ -32,22 +37,21 @@ class Differentiable(Protocol):
 
 
 def find_difference(
-    judge: Judge,
-    starts: Sequence[Sequence[ir.Array]],
-    seconds: float,
-    climb: Differentiable | None = None,
-    seed: int = 0,
+    judge: Judge, probes: Probes, seconds: float, climb: Differentiable | None = None, seed: int = 0
 ) -> tuple[Arrays | None, int]:
     """An input on which the models part, if one is found in time; and how many inputs were tried."""
     end = time.perf_counter() + seconds
     tried = 0
-    for start in starts[:_STARTS]:
-        if not any(array.dtype.name in ir.FLOAT_TYPES for array in start):
-            continue
-        path = _climbed(climb, start, end) if climb is not None else _walked(judge, start, end, seed)
-        best, count = path
-        tried += count
-        if judge(best).differs:
+    integers = any(probes.drawing.is_index(i) for i in range(len(probes.drawing.levels)))
+    for _, start in probes[:_STARTS]:
+        best = list(start)
+        if climb is not None and any(array.dtype.name in ir.FLOAT_TYPES for array in start):
+            best, count = _climbed(climb, start, end)
+            tried += count
+        if climb is None or integers:
+            best, count = _walked(judge, probes.drawing, best, end, seed)
+            tried += count
+        if probes.takes(best) and judge(best).differs:
             return best, tried
         if time.perf_counter() > end:
             break
@@ -67,44 +71,60 @@ def _climbed(climb: Differentiable, start: Sequence[ir.Array], end: float) -> tu
     return best, _STEPS
 
 
-def _walked(judge: Judge, start: Sequence[ir.Array], end: float, seed: int) -> tuple[Arrays, int]:
+def _walked(
+    judge: Judge, drawing: Drawing, start: Sequence[ir.Array], end: float, seed: int
+) -> tuple[Arrays, int]:
     generator = np.random.default_rng(seed)
     best = list(start)
-    highest = distance(judge.original, judge.new, best)
+    highest = _distance_if_taken(judge, best)
     length = 0.5
     for step in range(_STEPS * 4):
         if time.perf_counter() > end:
             return best, step
-        trial = [_moved(array, length, generator) for array in best]
-        value = distance(judge.original, judge.new, trial)
+        trial = drawing.near(best, length, generator)
+        value = _distance_if_taken(judge, trial)
         length *= 1.2 if value > highest else 0.9
         if value > highest:
             highest, best = value, trial
     return best, _STEPS * 4
 
 
-def _moved(array: ir.Array, length: float, generator: np.random.Generator) -> ir.Array:
-    if array.dtype.name not in ir.FLOAT_TYPES:
-        return array
-    size = float(np.sqrt(np.mean(array.astype(np.float64) ** 2))) or 1.0
-    step = length * size * generator.standard_normal(array.shape)
-    return np.asarray((array.astype(np.float64) + step).astype(array.dtype))
+def _distance_if_taken(judge: Judge, arrays: Sequence[ir.Array]) -> float:
+    try:
+        return distance(judge.original, judge.new, arrays)
+    except RunError:
+        return -np.inf
 
 
 def distance(first: Runnable, second: Runnable, arrays: Sequence[ir.Array]) -> float:
-    """Distance of the outputs over their size, the largest of all outputs."""
+    """Distance of the outputs over their size, the largest of all outputs; of integers the share that differ.
+
+    Integers count where all outputs are: else rounding that tips a maximum from one place to another would
+    be looked for.
+    """
     found = 0.0
-    for one, two in zip(first.run(arrays), second.run(arrays), strict=True):
-        if one.dtype.name in ir.FLOAT_TYPES and one.shape == two.shape and one.size:
+    pairs = list(zip(first.run(arrays), second.run(arrays), strict=True))
+    discrete = not any(one.dtype.name in ir.FLOAT_TYPES for one, _ in pairs)
+    for one, two in pairs:
+        if one.shape != two.shape or not one.size:
+            continue
+        if one.dtype.name in ir.FLOAT_TYPES:
             a, b = one.astype(np.float64), two.astype(np.float64)
             size = float(np.linalg.norm(a)) or 1.0
             off = float(np.linalg.norm(a - b)) / size
             found = max(found, off) if np.isfinite(off) else found
+        elif discrete:
+            found = max(found, float(np.mean(one != two)))
     return found
 
 
-def smallest(judge: Judge, arrays: Sequence[ir.Array], seconds: float) -> Arrays:
-    """The same counterexample with as many zeros as can be had in time, block by block, and no less clear."""
+def smallest(
+    judge: Judge, arrays: Sequence[ir.Array], seconds: float, takes: Callable[[Arrays], bool] = lambda _: True
+) -> Arrays:
+    """The same counterexample with as many zeros as can be had in time, block by block, and no less clear.
+
+    `takes` says whether the original takes an input.
+    """
     end = time.perf_counter() + seconds
     best = [np.array(array) for array in arrays]
     least = _KEPT * judge(best).ratio
@@ -115,6 +135,8 @@ def smallest(judge: Judge, arrays: Sequence[ir.Array], seconds: float) -> Arrays
         trial = [array.copy() for array in best]
         trial[index].reshape(-1)[part] = 0
         runs += 1
+        if not takes(trial):
+            return False
         found = judge(trial)
         if not found.differs or found.ratio < least:
             return False
