@@ -85,6 +85,8 @@ def power_sum(region: ir.Array, kept: Sequence[int], p: float) -> Floats:
     if not region.ndim:
         return np.asarray(_powers(region, p, np.float64), dtype=np.float64)
     gone = tuple(axis for axis in range(region.ndim) if axis not in kept)
+    if not region.size:
+        return np.zeros([size for axis, size in enumerate(region.shape) if axis in kept])
     found: Array | None = None
     step = max(1, _CHUNK // max(region[:1].size, 1))
     parts = []

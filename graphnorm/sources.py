@@ -228,17 +228,17 @@ def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | Non
         from torch.utils._pytree import tree_leaves
     except ImportError as error:
         raise InputError("this model needs torch: pip install 'graphnorm[torch]'") from error
+    from graphnorm.frontends.torch_examples import call_of
     from graphnorm.frontends.torch_export import load_program, read_torch
     from graphnorm.frontends.torch_tensors import to_numpy
 
     if isinstance(model, str | os.PathLike):
         model = load_program(Path(model))
-    args = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else example_inputs
-    network = read_torch(model, None if args is None else tuple(args), kwargs)
-    if isinstance(model, torch.export.ExportedProgram):
-        call = model.example_inputs if args is None else (tuple(args), dict(kwargs or {}))
-    else:
-        call = (tuple(args or ()), dict(kwargs or {}))
+    args, named = call_of(example_inputs, kwargs)
+    network = read_torch(model, None if example_inputs is None else args, kwargs)
+    call: tuple[Any, Any] | None = args, named
+    if isinstance(model, torch.export.ExportedProgram) and example_inputs is None:
+        call = model.example_inputs
     if call is None:
         raise InputError("this exported program holds no example inputs; give some to run it with")
     example = [to_numpy(leaf) for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor)]

@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 
 from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
+from graphnorm.frontends.torch_inplace import restore_names
 from graphnorm.frontends.torch_state import LOCK
 from graphnorm.frontends.torch_tensors import dtype_name, has_own_entries, to_tensor
 from graphnorm.ir import Array
@@ -89,16 +90,9 @@ def _copy(model: Model) -> Model:
             f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]}): use inplace=True"
         ) from error
     if isinstance(model, ExportedProgram) and isinstance(copied, ExportedProgram):
-        _restore_names(model, copied)
+        restore_names(model.graph, copied.graph)
+        copied.graph_module.recompile()
     return copied
-
-
-def _restore_names(model: ExportedProgram, copied: ExportedProgram) -> None:
-    """Undo deepcopy: it renames nodes whose names are Python builtins (``input``), but not the signature."""
-    for old, new in zip(model.graph.nodes, copied.graph.nodes, strict=True):
-        if new.name != old.name:
-            new.name = old.name
-    copied.graph_module.recompile()
 
 
 def save_torch(model: nn.Module | ExportedProgram, path: str | os.PathLike[str], force: bool = False) -> None:

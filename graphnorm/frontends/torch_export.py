@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from torch.export import ExportedProgram
 
 from graphnorm.errors import ExportError, InputError, ModelFileError
 from graphnorm.frontends.aten_decomposition import can_be_simpler, decompositions
+from graphnorm.frontends.torch_caches import REMARK, caching_configs, without_cache
+from graphnorm.frontends.torch_examples import IN_PLACE, call_of, cause_of, check_module
 from graphnorm.frontends.torch_graph import GraphBuilder
 from graphnorm.frontends.torch_inplace import (
     hidden_views,
@@ -58,9 +60,11 @@ def read_torch(
     if not is_functional_enough(program) or can_be_simpler(program):
         program = _decomposed(program)
     name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__
+    remarks: tuple[str, ...] = ()
     if isinstance(model, nn.Module):
+        remarks = (REMARK,) if caching_configs(model) else ()
         name = str(model._get_name())  # type: ignore[no-untyped-call]  # an fx.GraphModule has a class of its own, but the name of its origin
-    return GraphBuilder(program, name).build()
+    return GraphBuilder(program, name, remarks).build()
 
 
 def export_program(
@@ -89,7 +93,7 @@ def _program(
 
 
 def _decomposed(program: ExportedProgram) -> ExportedProgram:
-    with alone(), _border("the exported program cannot be decomposed"):
+    with alone(), _border("the exported program cannot be decomposed", lambda: IN_PLACE):
         if hidden_views(program):
             program = without_idle_dropout(program)
         known = torch.export.default_decompositions()
@@ -144,33 +148,32 @@ def _trace(model: nn.Module, example_inputs: Any, kwargs: Mapping[str, Any] | No
         raise InputError(
             f"{type(model).__name__} needs example inputs to be traced: pass a tensor or a tuple of tensors"
         )
-    if isinstance(example_inputs, Tensor):
-        example_inputs = (example_inputs,)
-    return export_module(model, tuple(example_inputs or ()), dict(kwargs or {}))
+    return export_module(model, *call_of(example_inputs, kwargs))
 
 
 def export_module(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
     """What ``torch.export`` makes of a module.
 
     Raises:
+        InputError: the module or these inputs cannot be taken.
         ExportError: it cannot trace the module.
     """
-    with alone(), _border(f"torch.export cannot trace {type(model).__name__}"):
+    check_module(model, args, kwargs)
+    with (
+        alone(),
+        without_cache(model),
+        _border(f"torch.export cannot trace {type(model).__name__}", lambda: cause_of(model, args, kwargs)),
+    ):
         return torch.export.export(model, args, kwargs, strict=False)
 
 
 @contextmanager
-def _border(what: str) -> Iterator[None]:
+def _border(what: str, cause: Callable[[], str]) -> Iterator[None]:
     try:
         with quiet():
             yield
     except Exception as error:
-        raise ExportError(
-            f"{what}: {type(error).__name__}: {_first_line(error)}\n"
-            "hint: control flow that depends on tensor values cannot be exported, nor can a model that fails "
-            "on these inputs; export it yourself (strict=True, dynamic shapes, or its backbone) and pass "
-            "the ExportedProgram"
-        ) from error
+        raise ExportError(f"{what}: {type(error).__name__}: {_first_line(error)}\nhint: {cause()}") from error
 
 
 def _first_line(error: Exception) -> str:

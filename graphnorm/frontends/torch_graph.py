@@ -57,7 +57,7 @@ ZEROS = ("zeros.", "new_zeros.", "zeros_like.")
 class GraphBuilder:
     """Walks an exported program once, in order."""
 
-    def __init__(self, program: ExportedProgram, name: str) -> None:
+    def __init__(self, program: ExportedProgram, name: str, remarks: Sequence[str] = ()) -> None:
         self.program = program
         self.name = name
         self.mutated = mutated_names(program)
@@ -68,7 +68,7 @@ class GraphBuilder:
         self.known: dict[str, Tensor] = {}  # computable now; becomes a constant when a node reads it
         self.written: dict[str, Tensor] = {}  # likewise, but the model changes it: never computed with
         self.env: dict[fx.Node, Any] = {}  # value, number, or a tuple of them
-        self.remarks: list[str] = []
+        self.remarks = list(remarks)
         self.state = self._read_state()
         self.taken = set(self.state.first_name) | {""}
 

@@ -26,7 +26,7 @@ _ALWAYS_NEW = frozenset({
     "log_softmax", "scaled_dot_product_attention", "pad", "upsample_nearest1d", "upsample_nearest2d",
     "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d",
     "upsample_bicubic2d", "lstm", "gru", "rnn_relu", "rnn_tanh", "cross_entropy_loss", "silu", "relu6",
-    "selu",
+    "selu", "fused_moving_avg_obs_fake_quant",
 })  # fmt: skip
 _UPDATES_STATISTICS = {"batch_norm": 5, "instance_norm": 5}  # position of the flag that makes them write
 _DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
@@ -49,7 +49,7 @@ def is_functional_enough(program: ExportedProgram) -> bool:
 @functools.cache
 def functional(target: object) -> object:
     """The functional operator of an in-place one; any other target as it is."""
-    if not isinstance(target, OpOverload) or not target._schema.is_mutable:
+    if not isinstance(target, OpOverload) or not target._schema.is_mutable or not _returns_first(target):
         return target
     namespace, _, name = target._schema.name.partition("::")
     packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
@@ -59,6 +59,13 @@ def functional(target: object) -> object:
     if _same_arguments(target, overload) and (name == "detach_" or not _declares_views(overload)):
         return overload
     return target
+
+
+def _returns_first(target: OpOverload) -> bool:
+    """Whether an operator that writes returns its first argument, one tensor (``_foreach_`` take lists)."""
+    arguments, results = target._schema.arguments, target._schema.returns
+    returned = [str(result.type) for result in results]
+    return bool(arguments) and returned == ["Tensor"] == [str(arguments[0].type)]
 
 
 def is_in_place(node: fx.Node) -> bool:
@@ -75,6 +82,17 @@ def _mutations(graph: fx.Graph) -> list[fx.Node]:
     """The nodes that write; `detach_` is marked so, and changes no entry."""
     calls = [node for node in graph.nodes if isinstance(node.target, OpOverload)]
     return [n for n in calls if n.target._schema.is_mutable and _base(n.target) != "detach_"]
+
+
+def _written(node: fx.Node) -> list[fx.Node]:
+    """What a node writes to, by its schema; not always its first argument."""
+    assert isinstance(node.target, OpOverload)
+    found: list[object] = []
+    for index, formal in enumerate(node.target._schema.arguments):
+        if formal.alias_info is not None and formal.alias_info.is_write:
+            given = node.args[index] if index < len(node.args) else node.kwargs.get(formal.name)
+            found += given if isinstance(given, (list, tuple)) else [given]
+    return [item for item in found if isinstance(item, fx.Node)]
 
 
 def _regions_are_functional(program: ExportedProgram) -> bool:
@@ -102,7 +120,7 @@ def hidden_views(program: ExportedProgram) -> set[OpOverload]:
     `run_decompositions` would take their results for new tensors, and miss what is written through them.
     """
     shared: set[fx.Node] = set()
-    pending = [x for node in _mutations(program.graph) for x in node.all_input_nodes[:1]]
+    pending = [written for node in _mutations(program.graph) for written in _written(node)]
     while pending:
         node = pending.pop()
         if node not in shared:
@@ -126,6 +144,7 @@ def _hides_view(op: OpOverload) -> bool:
 def without_idle_dropout(program: ExportedProgram) -> ExportedProgram:
     """The same program, in which dropout in evaluation mode is its operand; outputs keep theirs."""
     graph = copy.deepcopy(program.graph)
+    restore_names(program.graph, graph)
     results = set(graph.output_node().all_input_nodes)
     for node in list(graph.nodes):
         if _is_idle_dropout(node) and node not in results:
@@ -133,6 +152,13 @@ def without_idle_dropout(program: ExportedProgram) -> ExportedProgram:
             graph.erase_node(node)
     module = fx.GraphModule(program.graph_module, graph)
     return program._update(module, program.graph_signature)
+
+
+def restore_names(old: fx.Graph, new: fx.Graph) -> None:
+    """Undo what deepcopy does to a graph: it renames nodes whose names are Python builtins (``input``)."""
+    for one, other in zip(old.nodes, new.nodes, strict=True):
+        if other.name != one.name:
+            other.name = one.name
 
 
 def _is_harmless(node: fx.Node, storages: Storages) -> bool:

@@ -44,7 +44,8 @@ def alone(device: str = "cpu") -> Iterator[None]:
                 generator.manual_seed(0)
             np.random.seed(0)  # noqa: NPY002
             random.seed(0)
-            yield
+            with torch.inference_mode(mode=False):
+                yield
         finally:
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
@@ -72,7 +73,7 @@ def quiet() -> Iterator[None]:
     """Hold back what this thread writes to stderr, torch's log too; if it fails, the exception says it."""
     stream, held = sys.stderr, _Held(sys.stderr)
     filters = [(handler, _Kept(held.thread)) for handler in _log_handlers()]
-    sys.stderr = held  # type: ignore[assignment]  # a stream in all that print and loggers use
+    sys.stderr = held  # a stream in all that print and loggers use
     for handler, kept in filters:
         handler.addFilter(kept)
     failed = True

@@ -71,6 +71,8 @@ def demand(
     """Require the log-scale `terms` of the region `path` of value `name`."""
     terms = tuple((c, np.where(labels == FREE, PINNED, labels)) for c, labels in terms)
     if name in ctx.graph.weights:
+        if not ctx.graph.weights[name].size:
+            return  # a layer of width 0: there is nothing to scale
         reason = ctx.reason if role == "fixed" else ""
         ctx.demands.append(Demand(name, path, terms, role, ctx.node, reason))
     elif ctx.is_constant(name):

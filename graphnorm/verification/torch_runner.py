@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from graphnorm import ir
 from graphnorm.emission.torch_module import named_tensors
 from graphnorm.errors import InputError
+from graphnorm.frontends.torch_caches import caching_configs
 from graphnorm.frontends.torch_state import LOCK, alone
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
 from graphnorm.verification.double_kernels import DoubleKernels
@@ -46,6 +47,8 @@ class TorchRunner:
         module = model.module() if isinstance(model, ExportedProgram) else model
         with LOCK:  # no other thread is exporting the same module
             self._module: nn.Module = copy.deepcopy(module).to(self.device)
+        for config in caching_configs(self._module):
+            config.use_cache = False
         if double:
             self._module = self._module.double()
 
