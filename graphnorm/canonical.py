@@ -192,7 +192,7 @@ def canonicalize(
         clips=None if rewriting is None else {"rewritten": rewriting.rewritten, "left": rewriting.left},
         remarks=(*remarks, *verification.remarks),
     )
-    return Result(emitted, rescaled.coefficients, report, source, graph, x, permutation)
+    return Result(source.given(emitted), rescaled.coefficients, report, source, graph, x, permutation)
 
 
 def _check_options(

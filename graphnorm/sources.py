@@ -56,6 +56,10 @@ class Source(ABC):
     def save(self, model: Any, path: Path, force: bool) -> None:
         """Write an emitted model."""
 
+    def given(self, model: Any) -> Any:
+        """An emitted model in the kind that the caller gave."""
+        return model
+
     @abstractmethod
     def rewrite_clips(self) -> tuple[Source, Rewriting]:
         """The same model with per-channel bounds in its clips, and which; itself if none gains from it."""
@@ -111,7 +115,9 @@ class TorchSource(Source):
 
 @dataclass(frozen=True)
 class OnnxSource(Source):
-    """An ``onnx_ir.Model``."""
+    """An ``onnx_ir.Model``; `is_proto` if the caller gave it as an ``onnx.ModelProto``."""
+
+    is_proto: bool = False
 
     @property
     def overridable(self) -> frozenset[str]:
@@ -138,8 +144,16 @@ class OnnxSource(Source):
 
     def save(self, model: Any, path: Path, force: bool) -> None:
         from graphnorm.emission.onnx_save import save_onnx
+        from graphnorm.frontends.onnx_load import to_model
 
+        if hasattr(model, "SerializeToString"):
+            model = to_model(model, str(path))
         save_onnx(model, path, like=self.model, force=force)
+
+    def given(self, model: Any) -> Any:
+        from graphnorm.frontends.onnx_load import to_proto
+
+        return to_proto(model) if self.is_proto else model
 
     def rewrite_clips(self) -> tuple[Source, Rewriting]:
         from graphnorm.frontends.onnx_file import read_onnx
@@ -150,7 +164,9 @@ class OnnxSource(Source):
         found = rewrite_clips(self.model, sizes)
         if found.model is self.model:
             return self, found
-        return replace(self, model=found.model, network=read_onnx(found.model, sizes)), found
+        read = read_onnx(found.model, sizes)
+        remarks = tuple(dict.fromkeys((*self.network.remarks, *read.remarks)))
+        return replace(self, model=found.model, network=replace(read, remarks=remarks)), found
 
 
 def open_model(
@@ -174,7 +190,8 @@ def open_model(
     """
     if is_torch(model):
         return _open_torch(model, example_inputs, kwargs)
-    return _open_onnx(loaded(model), example_inputs, input_shapes)
+    opened = _open_onnx(loaded(model), example_inputs, input_shapes)
+    return replace(opened, is_proto=hasattr(model, "SerializeToString"))
 
 
 def is_torch(model: Any) -> bool:
@@ -248,6 +265,7 @@ def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | Non
 def _open_onnx(
     model: Any, example_inputs: Any, input_shapes: Mapping[str, Sequence[int]] | None
 ) -> OnnxSource:
+    from graphnorm.frontends.onnx_examples import typed
     from graphnorm.frontends.onnx_file import read_onnx
 
     shapes = dict(input_shapes or {})
@@ -270,4 +288,6 @@ def _open_onnx(
             )
         example = [np.asarray(array) for array in arrays]
         network = read_onnx(model, {n: a.shape for n, a in zip(network.inputs, example, strict=True)})
+    if example is not None:
+        network, example = typed(network, example)
     return OnnxSource(model, network, example)
