@@ -38,10 +38,12 @@ class Inputs:
     Attributes:
         shapes: sizes, in the order given.
         arrays: real inputs by name; the array of an ``.npy`` file has the name "".
+        files: the file that these were read from.
     """
 
     shapes: tuple[Shape, ...] = ()
     arrays: Mapping[str, ir.Array] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.shapes or self.arrays)
@@ -107,7 +109,7 @@ def parse_inputs(options: Sequence[str]) -> Inputs:
         return Inputs(shapes=tuple(_parse_shape(option) for option in options))
     if len(options) > 1:
         raise InputError(f"--input {files[0]}: give one file with all inputs (.npz), and no shapes beside it")
-    return Inputs(arrays=_load_arrays(Path(files[0])))
+    return Inputs(arrays=_load_arrays(Path(files[0])), files=(Path(files[0]),))
 
 
 def _parse_shape(option: str) -> Shape:

@@ -111,34 +111,34 @@ def open_spec(
     from graphnorm.model_zoo import build_module
 
     built = build_module(spec.home, spec.name, seed)
-    files: tuple[Path, ...] = ()
-    origin = built.weights
+    files, origin = inputs.files, built.weights
     if weights is not None:
         load_weights(built.module, weights)
-        files, origin = (weights,), str(weights)
+        files, origin = (weights, *files), str(weights)
     built.module.train(train)
     args, kwargs = _torch_inputs(spec, inputs, built.example, seed)
     return Opened(built.module, "torch", files, args, kwargs, weights=origin)
 
 
 def _open_file(path: Path, kind: str, inputs: Inputs, seed: int) -> Opened:
+    files = (path, *inputs.files)
     if kind == "torch":
-        if not inputs:
-            return Opened(path, "torch", (path,))
-        args, kwargs = inputs.tensors(seed)
-        return Opened(path, "torch", (path,), args, kwargs)
-    if not inputs:
-        return Opened(path, "onnx", (path,))
+        args, kwargs = inputs.tensors(seed) if inputs else (None, {})
+        return Opened(path, "torch", files, args, kwargs)
     try:
+        from graphnorm.frontends.onnx_external import external_of
         from graphnorm.frontends.onnx_load import load_model
     except ImportError as error:
         raise InputError(f"{path} needs onnx: pip install 'graphnorm[onnx]'") from error
     model = load_model(path)
+    files += external_of(model).files
+    if not inputs:
+        return Opened(model, "onnx", files)
     names = [value.name or "" for value in model.graph.inputs if value.name not in model.graph.initializers]
     found = inputs.by_name(names, str(path))
     if inputs.arrays:
-        return Opened(model, "onnx", (path,), example_inputs=found)
-    return Opened(model, "onnx", (path,), input_shapes=found)
+        return Opened(model, "onnx", files, example_inputs=found)
+    return Opened(model, "onnx", files, input_shapes=found)
 
 
 def _torch_inputs(spec: Spec, inputs: Inputs, example: Any, seed: int) -> tuple[Any, dict[str, Any]]:

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "nn": "errors",
     "threads": "",
     "atomic": "",
+    "printable": "",
     "frontends": "errors defects ir",
     "scales": "errors defects ir",
     "graph": "errors defects ir scales",
@@ -72,15 +73,15 @@ MAY_IMPORT = {
     "__init__": "errors callers_state graph tracing report canonical equivalence training",
     "passes": "errors ir nn clips frontends emission verification __init__",
     "explain": "errors ir scales graph solver objective report",
-    "pictures": "atomic errors ir scales graph objective explain",
+    "pictures": "atomic printable errors ir scales graph objective explain",
     "plot": "atomic errors report",
     "model_inputs": "errors ir frontends",
     "model_zoo": "errors ir model_inputs",
     "model_spec": "errors ir frontends model_inputs model_zoo",
     "demo_models": "errors ir",
     "operator_table": "errors frontends scales",
-    "cli": "atomic errors graph tracing report canonical equivalence explain plot model_inputs model_spec "
-    "model_zoo operator_table pictures certificates fingerprint",
+    "cli": "atomic printable errors graph tracing report canonical equivalence explain plot model_inputs "
+    "model_spec model_zoo operator_table pictures certificates fingerprint",
     "demo": "atomic errors canonical report plot demo_models cli",  # the body of a command
     "__main__": "cli",
 }
@@ -90,6 +91,7 @@ DEFERRED = {("graph", "drawing"), ("cli", "demo"), ("sources", "passes"), ("solv
 THIRD_PARTY = {  # components without a framework -> what they may import from outside
     "errors": set(),
     "defects": set(),
+    "printable": set(),
     "ir": {"numpy", "ml_dtypes"},
     "scales": {"numpy", "scipy"},
     "graph": {"numpy", "networkx"},

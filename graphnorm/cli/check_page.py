@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import math
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphnorm.atomic import replacing
 from graphnorm.cli.check_table import COLOURS, stages
+from graphnorm.printable import printable
 
 if TYPE_CHECKING:
     from graphnorm.report import CheckReport
@@ -25,6 +26,11 @@ def write_page(report: CheckReport, first: str, second: str, path: Path, saved: 
     """Write the page (atomically); it needs nothing but itself."""
     with replacing(path) as temporary:
         temporary.write_text(page(report, first, second, saved), encoding="utf-8")
+
+
+def escape(text: str) -> str:
+    """Text for HTML."""
+    return html.escape(printable(text))
 
 
 def page(report: CheckReport, first: str, second: str, saved: str = "") -> str:

@@ -64,20 +64,23 @@ def check(
     from graphnorm.cli import display
     from graphnorm.cli.check_page import write_page
     from graphnorm.cli.check_table import check_table
-    from graphnorm.cli.files import check_file, check_json, write_json
+    from graphnorm.cli.files import write_json
+    from graphnorm.cli.outputs import check_outputs, file_output, json_output
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model, shared_inputs
 
     specs = [parse_model(a), parse_model(b)]
-    used = [path for path in (specs[0].path, specs[1].path, weights_a, weights_b) if path is not None]
-    check_json(json_path, used)
-    check_file("--counterexample", counterexample, ".npz", used)
-    check_file("--html", html, ".html", used)
+    outputs = [
+        json_output(json_path),
+        file_output("--counterexample", counterexample, ".npz"),
+        file_output("--html", html, ".html"),
+    ]
     with display.progress("loading") as tell:
         given = parse_inputs(inputs or [])
         both = [
             open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
         ]
+        check_outputs(outputs, [file for opened in both for file in opened.files])
         from graphnorm.equivalence import check as run
 
         report = run(
@@ -115,19 +118,22 @@ def verify_certificate(
     """Check a certificate without trusting what wrote it: all is derived anew from A and B."""
     from dataclasses import asdict
 
+    from graphnorm.certificates.file import vectors_path
     from graphnorm.cli import display
-    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.cli.files import write_json
+    from graphnorm.cli.outputs import check_outputs, json_output
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model, shared_inputs
 
     specs = [parse_model(a), parse_model(b)]
-    used = [path for path in (specs[0].path, specs[1].path, certificate, weights_a, weights_b) if path]
-    check_json(json_path, used)
+    outputs = [json_output(json_path)]
     with display.progress("loading") as tell:
         given = parse_inputs(inputs or [])
         both = [
             open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
         ]
+        read = [certificate, vectors_path(certificate)]
+        check_outputs(outputs, [*read, *(file for opened in both for file in opened.files)])
         tell("verifying")
         from graphnorm.certificates.verify import verify_certificate as run
 
@@ -161,7 +167,8 @@ def fingerprint(
     """Print invariants that no rescaling and no permutation of hidden channels changes."""
     from graphnorm.cli import display
     from graphnorm.cli.check_table import fingerprint_table
-    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.cli.files import write_json
+    from graphnorm.cli.outputs import check_outputs, json_output
     from graphnorm.fingerprint.compute import differences, fingerprint_of
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
@@ -170,11 +177,12 @@ def fingerprint(
         raise InputError("--other-weights is for --compare OTHER")
     names = [model] if compare is None else [model, compare]
     specs = [parse_model(name) for name in names]
-    check_json(json_path, [spec.path for spec in specs if spec.path is not None])
+    outputs = [json_output(json_path)]
     with display.progress("loading") as tell:
         given = parse_inputs(inputs or [])
         held = (weights, other_weights)
         opened = [open_spec(spec, given, w, seed) for spec, w in zip(specs, held, strict=False)]
+        check_outputs(outputs, [file for item in opened for file in item.files])
         tell("computing invariants")
         found = [fingerprint_of(item.model, **item.arguments) for item in opened]
     different = differences(*found) if compare is not None else []

@@ -115,27 +115,28 @@ def canonicalize(
 ) -> None:
     """Rescale a model to the unique minimum of its weights' norm, keeping its function."""
     from graphnorm.cli import display
-    from graphnorm.cli.files import (
-        STDOUT,
+    from graphnorm.cli.files import write_json
+    from graphnorm.cli.outputs import (
+        certificate_output,
         check_carries_graph,
-        check_certificate_file,
-        check_json,
-        check_output,
-        write_json,
+        check_outputs,
+        json_output,
+        model_output,
     )
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
 
     spec = parse_model(model)
-    used = [path for path in (spec.path, weights) if path is not None]
-    check_output(output, spec.kind, used, force)
-    check_json(json_path, [*used, output])
-    outputs = [output] if json_path in (None, STDOUT) else [output, Path(json_path)]
-    check_certificate_file(certificate, used, outputs, force)
+    outputs = [
+        model_output(output, spec.kind, force),
+        certificate_output(certificate, force),
+        json_output(json_path),
+    ]
     if rewrite_clips:
         check_carries_graph(output)
     with display.progress("loading") as tell:
         opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
+        check_outputs(outputs, opened.files)
         from graphnorm.canonical import canonicalize as run
 
         result = run(
@@ -184,15 +185,17 @@ def inspect(
     """Show what of a model may be rescaled, and what pins the rest."""
     from graphnorm.cli import display
     from graphnorm.cli.explanation import explanation_lines
-    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.cli.files import write_json
     from graphnorm.cli.inspection import layer_table
+    from graphnorm.cli.outputs import check_outputs, json_output
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
 
     spec = parse_model(model)
-    check_json(json_path, [path for path in (spec.path, weights) if path is not None])
+    outputs = [json_output(json_path)]
     with display.progress("loading") as tell:
         opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
+        check_outputs(outputs, opened.files)
         tell("tracing")
         from graphnorm.explain import Describer, explain, summarise
         from graphnorm.tracing import trace

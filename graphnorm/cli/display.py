@@ -8,14 +8,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from graphnorm.cli.check_table import COLOURS
 from graphnorm.cli.inspection import status_counts
+from graphnorm.printable import printable, shortened
 
 if TYPE_CHECKING:
     from graphnorm.explain import Summary
@@ -26,9 +28,17 @@ _PIPED_WIDTH = 140
 _MOST = 6  # items of a list that are shown
 
 
+class PlainConsole(Console):
+    """A console on which names of models cannot steer the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As in rich, where all strings pass."""
+        return super().render_str(shortened(printable(text)), **options)
+
+
 def console(json_target: str | None) -> Console:
     """Standard output, or standard error where JSON has standard output."""
-    out = Console(stderr=json_target == "-", highlight=False)
+    out = PlainConsole(stderr=json_target == "-", highlight=False)
     if not out.is_terminal and "COLUMNS" not in os.environ:
         out.width = _PIPED_WIDTH
     return out
@@ -45,7 +55,7 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
     printed = io.StringIO()
     with err.status(first) if err.is_terminal else nullcontext() as status, redirect_stderr(printed):
         yield lambda stage: None if status is None else status.update(stage)
-    sys.stderr.write(printed.getvalue())
+    sys.stderr.write(printable(printed.getvalue()))
 
 
 def report_table(report: Report, title: str, output: str = "", weights: str = "") -> Table:

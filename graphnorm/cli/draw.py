@@ -54,16 +54,16 @@ def draw(
 ) -> None:
     """Draw layers and channel groups: one colour for all tensors whose scales are tied, grey where pinned."""
     from graphnorm.cli import display
-    from graphnorm.cli.files import check_json, check_picture, write_json
+    from graphnorm.cli.files import write_json
+    from graphnorm.cli.outputs import check_outputs, json_output, picture_output
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model
 
     spec = parse_model(model)
-    used = [path for path in (spec.path, weights) if path is not None]
-    check_picture(output, used, force)
-    check_json(json_path, [*used, output])
+    outputs = [picture_output(output, force), json_output(json_path)]
     with display.progress("loading") as tell:
         opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
+        check_outputs(outputs, opened.files)
         tell("tracing")
         from graphnorm.pictures import Picture, save
         from graphnorm.tracing import trace

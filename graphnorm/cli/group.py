@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphnorm.errors import GraphNormError, NotEquivalentError
+from graphnorm.printable import printable, shortened
 
 NOT_EQUIVALENT, BAD_INPUT, DEFECT = 1, 2, 3
 KILLED = 128  # plus the signal's number, as in shells
@@ -32,7 +33,9 @@ class ReportingGroup(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):
                 raise  # typer's own exits and usage errors
-            traceback.print_exc()  # Python's own exit code would be 1, which says "not equivalent"
+            typer.echo(
+                printable(traceback.format_exc()), err=True, nl=False
+            )  # Python's own exit code would be 1, which says "not equivalent"
             raise fail(
                 "this is a defect of graphnorm; please report it with the lines above", DEFECT
             ) from error
@@ -40,5 +43,5 @@ class ReportingGroup(TyperGroup):
 
 def fail(message: object, code: int) -> typer.Exit:
     """Print one error; the exception to raise."""
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {shortened(printable(str(message)))}", err=True)
     return typer.Exit(code)

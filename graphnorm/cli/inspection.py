@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from graphnorm.cli.folding import patterns, shape
+from graphnorm.printable import printable, shortened
 
 if TYPE_CHECKING:
     from graphnorm.explain import Layer, Side
@@ -31,7 +32,10 @@ def layer_table(layers: Sequence[Layer], full: bool, width: int) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for members in rows:
-        name = "\n".join(_broken(pattern, width // 3) for pattern in patterns(x.name for x in members))
+        name = "\n".join(
+            _broken(shortened(printable(pattern)), width // 3)
+            for pattern in patterns(x.name for x in members)
+        )
         count = f"  ×{len(members)}" if len(members) > 1 else ""
         outputs = [layer.output for layer in members]
         inputs = [layer.input for layer in members]

@@ -30,11 +30,12 @@ def rules(
 ) -> None:
     """Show what each operator lets pass: the scales of its operands, parameters and results."""
     from graphnorm.cli import display
-    from graphnorm.cli.files import check_json, write_json
+    from graphnorm.cli.files import write_json
+    from graphnorm.cli.outputs import check_outputs, json_output
     from graphnorm.operator_table import entries, rows
     from graphnorm.operator_table import markdown as as_markdown
 
-    check_json(json_path)
+    check_outputs([json_output(json_path)], [])
     out = display.console(json_path)
     if operator is not None:
         found = entries(operator)

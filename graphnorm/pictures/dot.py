@@ -8,6 +8,7 @@ from graphnorm.pictures.details import BoxNote, View
 from graphnorm.pictures.flow import INPUT, JOIN, MODULE, OUTPUT, Box, Link
 from graphnorm.pictures.measure import strand_width
 from graphnorm.pictures.paint import DARK, colour
+from graphnorm.printable import printable
 
 _SHAPES = {INPUT: "oval", OUTPUT: "oval", JOIN: "ellipse", MODULE: "box3d"}
 
@@ -56,5 +57,5 @@ def _edge(link: Link, note: Sequence[str], colours: Mapping[int, str]) -> str:
 
 def quoted(text: str) -> str:
     r"""A Graphviz string: backslashes and quotes escaped, lines as ``\n``."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
 
 from graphnorm.pictures.details import View
 from graphnorm.pictures.picture import Picture
-from graphnorm.pictures.svg import write_svg
+from graphnorm.pictures.svg import escape, write_svg
+from graphnorm.printable import printable
 
 _MOST_BOXES = 600  # that the view of all layers may have
 
@@ -32,7 +32,16 @@ def write_page(picture: Picture) -> str:
 
 def embedded(data: Any) -> str:
     """JSON that cannot end the script element that holds it."""
-    return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    return json.dumps(_shown(data), ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _shown(data: Any) -> Any:
+    """The same values with text that is safe to show."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, dict):
+        return {_shown(key): _shown(value) for key, value in data.items()}
+    return [_shown(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _view(view: View) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphnorm.pictures.scene import Block, Mark, Scene, Shape, Text
 from graphnorm.pictures.svg import DASH
+from graphnorm.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ def write_png(scene: Scene) -> bytes:
     """The whole picture as PNG."""
     scale = min(_SCALE, (_MOST_PIXELS / (scene.width * scene.height)) ** 0.5)
     buffer = io.BytesIO()
-    _figure(scene).savefig(buffer, format="png", dpi=72 * scale, metadata={"Title": scene.title})
+    _figure(scene).savefig(buffer, format="png", dpi=72 * scale, metadata={"Title": printable(scene.title)})
     return buffer.getvalue()
 
 
@@ -44,7 +45,7 @@ def _add(axes: Any, mark: Mark, order: int) -> None:
 
     if isinstance(mark, Text):
         axes.text(
-            mark.x, mark.y, mark.text, fontsize=mark.size, color=mark.colour, zorder=order,
+            mark.x, mark.y, printable(mark.text), fontsize=mark.size, color=mark.colour, zorder=order,
             fontweight="bold" if mark.bold else "normal", family="DejaVu Sans", parse_math=False,
             ha={"start": "left", "middle": "center", "end": "right"}[mark.anchor], va="baseline",
             rotation=90 if mark.upward else 0, rotation_mode="anchor",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
+import html
 
 from graphnorm.pictures.scene import Block, Command, Item, Mark, Scene, Shape, Stroke
+from graphnorm.printable import printable
 
 FONT = "'DejaVu Sans', Verdana, 'Helvetica Neue', Arial, sans-serif"
 
@@ -53,6 +54,11 @@ def _mark(mark: Mark) -> str:
         f'<text x="{mark.x:.1f}" y="{mark.y:.1f}" font-size="{mark.size:g}" fill="{mark.colour}"'
         f"{bold}{anchor}{turn}>{escape(mark.text)}</text>"
     )
+
+
+def escape(text: str) -> str:
+    """Text as XML can hold it: control characters are none of its characters, however written."""
+    return html.escape(printable(text))
 
 
 DASH = (6, 4)  # points, of degenerate strands
