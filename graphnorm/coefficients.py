@@ -7,7 +7,7 @@ the weight's float format.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,9 @@ from graphnorm import ir
 from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.products import multiplied
 from graphnorm.scales.demands import Demand
+from graphnorm.scales.labels import align
 from graphnorm.threads import side_by_side
+from graphnorm.underflow import underflowed
 
 LOG2 = float(np.log(2.0))
 
@@ -30,12 +32,14 @@ class Rescaled:
     Attributes:
         weights: name -> new values (only weights that change).
         coefficients: name -> float64 factors, broadcastable to the weight; made when they are asked for.
-        lost: variables whose coefficient made an entry overflow (exact mode: made it inexact).
+        lost: variables whose coefficient made an entry overflow or underflow (exact mode: made it inexact).
+        involved: those, and the others in the coefficients of such entries.
     """
 
     weights: Mapping[str, ir.Array]
     coefficients: Mapping[str, Floats]
     lost: npt.NDArray[np.int64]
+    involved: npt.NDArray[np.int64]
 
 
 class Coefficients(Mapping[str, Floats]):
@@ -71,18 +75,19 @@ def rescale(graph: RescalingGraph, z: Floats, exact: bool = False) -> Rescaled:
         factors = factors_of(graph, by_weight[name], x, exact)
         if all((factor == 1.0).all() for factor in factors):
             return None
-        return multiplied(old, factors, exact)
+        new, bad = multiplied(old, factors, exact)
+        return new, underflowed(old, new, factors) if bad is None else bad
 
     done = dict(zip(by_weight, side_by_side(one, by_weight), strict=True))
     changed = {name: result for name, result in done.items() if result is not None}
-    lost = [
-        _variables_at(graph, demand, bad)
-        for name, (_, bad) in changed.items() if bad is not None for demand in by_weight[name]
-    ]  # fmt: skip
-    involved = np.unique(np.concatenate(lost)) if lost else np.empty(0, dtype=np.int64)
+    marked = [
+        (demand, bad) for name, (_, bad) in changed.items() if bad is not None for demand in by_weight[name]
+    ]
+    lost = _joined(_variables_at(graph, demand, bad, most=True) for demand, bad in marked)
+    involved = _joined(_variables_at(graph, demand, bad) for demand, bad in marked)
     kept = {name: by_weight[name] for name in changed}
     weights = {name: new for name, (new, _) in changed.items()}
-    return Rescaled(weights, Coefficients(graph, kept, x, exact), involved)
+    return Rescaled(weights, Coefficients(graph, kept, x, exact), lost if len(lost) else involved, involved)
 
 
 def coefficient(graph: RescalingGraph, demands: list[Demand], x: Floats, exact: bool = False) -> Floats:
@@ -117,12 +122,28 @@ def _terms(graph: RescalingGraph, demand: Demand, x: Floats, exact: bool) -> lis
     return [np.exp(c * x[labels]) for c, labels in demand.terms] or [np.ones(())]
 
 
-def _variables_at(graph: RescalingGraph, demand: Demand, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The variables in the scales of the marked entries of a weight."""
+def _variables_at(
+    graph: RescalingGraph, demand: Demand, bad: npt.NDArray[np.bool_], most: bool = False
+) -> npt.NDArray[np.int64]:
+    """The variables in scales of marked entries of a weight; `most`: of labels with most entries marked."""
     hit = demand.region(np.asarray(bad))
-    labels = [np.broadcast_to(array, hit.shape)[hit] for _, array in demand.terms]
-    forms = sp.csr_array(graph.solution.basis[np.unique(np.concatenate(labels))])
+    found = []
+    for _, array in demand.terms:
+        labels = np.broadcast_to(align(array, hit.ndim), hit.shape)
+        if most:
+            used = demand.region(graph.network.weights[demand.weight]) != 0
+            counts = [np.bincount(labels[at], minlength=graph.scales.constraints.count) for at in (hit, used)]
+            found.append(np.flatnonzero((counts[0] > 0) & (2 * counts[0] >= counts[1])))
+        else:
+            found.append(np.unique(labels[hit]))
+    if not found:
+        return np.empty(0, dtype=np.int64)
+    forms = sp.csr_array(graph.solution.basis[np.unique(np.concatenate(found))])
     return np.asarray(forms.indices, dtype=np.int64)
+
+
+def _joined(parts: Iterable[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
 
 
 def lattice(graph: RescalingGraph) -> Floats:

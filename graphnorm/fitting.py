@@ -38,9 +38,9 @@ def fit(
         if exact:
             z, final = _rounded(graph, problem, solution, frozen, memory)
         rescaled = rescale(graph, z, exact)
-        if not len(rescaled.lost):
+        if not len(rescaled.involved):
             break
-        misfit = rescaled.lost
+        misfit = rescaled.lost if not frozen[rescaled.lost].all() else rescaled.involved
         if attempt >= ROUNDS:
             misfit = np.flatnonzero(np.isin(problem.groups, problem.groups[misfit]))
         if frozen[misfit].all():

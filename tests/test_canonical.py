@@ -281,7 +281,9 @@ def test_a_wrong_coefficient_is_caught_and_nothing_is_emitted(monkeypatch: pytes
         found = honest(*arguments, **options)
         weight = found.weights["2.weight"].copy()
         weight[7, 1, 1, 1] *= np.float32(1.01)
-        return coefficients.Rescaled({**found.weights, "2.weight": weight}, found.coefficients, found.lost)
+        return coefficients.Rescaled(
+            {**found.weights, "2.weight": weight}, found.coefficients, found.lost, found.involved
+        )
 
     monkeypatch.setattr("graphnorm.fitting.rescale", planted)
     with pytest.raises(

@@ -210,6 +210,39 @@ class TestFiles:
         with pytest.raises(graphnorm.InputError, match="lacks p"):
             verify(folder)
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("p", 0), ("p", -2.0), ("p", float("nan")), ("p", True), ("p", 10**400), ("p", [2]),
+            ("c", -1.0), ("c", 0), ("c", float("inf")), ("c", None),
+            ("before", float("inf")), ("before", -1), ("after", float("nan")), ("after", 10**400),
+            ("gap", -1e-9), ("gap", float("nan")), ("gap", "0"), ("exact", 1), ("vectors", 7),
+        ],
+        ids=lambda item: str(item)[:6],
+    )  # fmt: skip
+    def test_claims_that_no_network_has(self, folder: Path, name: str, value: Any) -> None:
+        rewrite(folder, **{name: value})
+        with pytest.raises(graphnorm.InputError, match=f"{name} is .*, and should be a|{name} is .* true or"):
+            verify(folder)
+
+    @pytest.mark.parametrize("version", [True, 1.0, "1", 0, None])
+    def test_versions_that_are_none(self, folder: Path, version: Any) -> None:
+        rewrite(folder, version=version)
+        with pytest.raises(graphnorm.InputError, match="is no graphnorm certificate of version 1"):
+            verify(folder)
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, '{"p": ' + "9" * 5000 + "}", "\xff"])
+    def test_text_that_is_no_certificate(self, folder: Path, text: str) -> None:
+        (folder / "c.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(graphnorm.InputError, match=r"no JSON|nested too deep"):
+            verify(folder)
+
+    @pytest.mark.parametrize("name", ["permutation.", "permutation.²", "permutation." + "7" * 5000])
+    def test_permutation_of_no_factor(self, folder: Path, name: str) -> None:
+        vectors(folder, lambda arrays: arrays.update({name: np.arange(3)}))
+        with pytest.raises(graphnorm.InputError, match="unknown vector"):
+            verify(folder)
+
     def test_no_vector(self, folder: Path) -> None:
         vectors(folder, lambda arrays: arrays.pop("log_scales"))
         with pytest.raises(graphnorm.InputError, match="no float64 vector log_scales"):

@@ -51,9 +51,10 @@ MAY_IMPORT = {
     "powers": "errors ir solver",
     "objective": "errors ir scales graph solver powers",
     "products": "ir",
-    "coefficients": "errors ir scales graph threads products",
+    "underflow": "ir",
+    "coefficients": "errors ir scales graph threads products underflow",
     "emission": "atomic errors ir frontends",
-    "verification": "errors ir scales graph coefficients frontends emission",
+    "verification": "errors ir scales graph coefficients underflow frontends emission",
     "sources": "errors ir clips frontends emission verification",
     "tracing": "errors callers_state graph sources",
     "alignment": "errors ir scales",
@@ -101,6 +102,7 @@ THIRD_PARTY = {  # components without a framework -> what they may import from o
     "powers": {"numpy"},
     "objective": {"numpy", "scipy"},
     "products": {"numpy"},
+    "underflow": {"numpy"},
     "coefficients": {"numpy", "scipy"},
 }
 

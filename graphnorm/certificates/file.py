@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import re
+import reprlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from graphnorm.errors import InputError
 
 FORMAT, VERSION = "graphnorm certificate", 1
 _PERMUTATION = "permutation."
+_FACTOR = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ def read(path: Path) -> CertificateFile:
         raise InputError(
             f"{error.filename}: no such file; a certificate is a .json and a .safetensors file"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except RecursionError as error:
+        raise InputError(f"{path}: no certificate: its JSON is nested too deep") from error
+    except ValueError as error:  # no text, no JSON, or a number of thousands of digits
         raise InputError(f"{path}: no JSON: {error}") from error
     claims = _claims(path, held)
     if hashlib.sha256(data).hexdigest() != claims.vectors:
@@ -118,21 +124,46 @@ def read(path: Path) -> CertificateFile:
 
 
 def _claims(path: Path, held: Any) -> Claims:
-    if not isinstance(held, dict) or held.get("format") != FORMAT or held.get("version") != VERSION:
+    version = held.get("version") if isinstance(held, dict) else None
+    if (
+        not isinstance(held, dict)
+        or held.get("format") != FORMAT
+        or type(version) is not int
+        or version != VERSION
+    ):
         raise InputError(f"{path}: is no {FORMAT} of version {VERSION}")
     names = [field.name for field in fields(Claims)]
     missing = [name for name in names if name not in held]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}")
-    claims = Claims(**{name: held[name] for name in names})
     for name in names:
-        value = getattr(claims, name)
-        kind: Any = (
-            str if name[1:2] == "_" or name == "vectors" else bool if name == "exact" else (int, float)
-        )
-        if not isinstance(value, kind) and not (name == "gap" and value is None):
-            raise InputError(f"{path}: {name} is {value!r}")
-    return claims
+        is_right, what = _EXPECTED.get(name, (_is_text, "a text"))
+        if not is_right(held[name]):
+            raise InputError(f"{path}: {name} is {reprlib.repr(held[name])}, and should be {what}")
+    values: dict[str, Any] = {name: held[name] for name in names}
+    values.update((name, float(value)) for name, value in values.items() if type(value) is int)
+    return Claims(**values)
+
+
+def _is_number(value: Any, least: float = 0.0) -> bool:
+    """Whether it is one that a float can hold, and at least that."""
+    fits = type(value) is float or (type(value) is int and abs(value) < 1 << 1000)
+    return fits and bool(value >= least)
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+_LEAST = float(np.finfo(np.float64).smallest_normal)
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "exact": (lambda value: type(value) is bool, "true or false"),
+    "p": (lambda value: _is_number(value, _LEAST), "a number above 0"),
+    "c": (lambda value: _is_number(value, _LEAST) and value < math.inf, "a finite number above 0"),
+    "before": (lambda value: _is_number(value) and value < math.inf, "a finite number, at least 0"),
+    "after": (lambda value: _is_number(value) and value < math.inf, "a finite number, at least 0"),
+    "gap": (lambda value: value is None or _is_number(value), "a number, at least 0, or null"),
+}
 
 
 def _permutation(path: Path, arrays: Mapping[str, ir.Array]) -> dict[int, ir.Array]:
@@ -141,8 +172,8 @@ def _permutation(path: Path, arrays: Mapping[str, ir.Array]) -> dict[int, ir.Arr
         if name == "log_scales":
             continue
         number = name.removeprefix(_PERMUTATION)
-        if not name.startswith(_PERMUTATION) or not number.isdigit() or array.dtype != np.int64:
-            raise InputError(f"{path}: unknown vector {name!r}")
+        if not name.startswith(_PERMUTATION) or not _FACTOR.fullmatch(number) or array.dtype != np.int64:
+            raise InputError(f"{path}: unknown vector {reprlib.repr(name)}")
         if array.ndim != 1 or not np.array_equal(np.sort(array), np.arange(len(array))):
             raise InputError(f"{path}: {name} is no permutation")
         found[int(number)] = array

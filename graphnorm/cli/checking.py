@@ -144,6 +144,8 @@ def verify_certificate(
         out.print(
             f"[green]valid[/green]: every weight within {found.worst_ulp:.2g} half ulps of its coefficient"
         )
+        if found.remark:
+            out.print(found.remark, markup=False)
     else:
         out.print("[red]rejected[/red]: ", end="")
         out.print(found.failure, markup=False)

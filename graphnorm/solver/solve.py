@@ -191,6 +191,17 @@ def raised(problem: Problem, z: Floats, q: float) -> Problem:
     return replace(problem, blocks=tuple(blocks), p=q)
 
 
+def certified_gap(problem: Problem, z: Floats) -> float:
+    """Bound of (Phi - Phi*) / Phi at `z` over all variables that have a minimiser; inf if there is none."""
+    if not np.isfinite(problem.p):
+        return np.inf
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        held, arrays = hold(problem, np.dtype(np.float64), None), arrays_for("numpy")
+        active = touched(held)
+        finite = bounded(Descent(held, active, arrays, arrays.zeros(held.count)))
+        return float(relative_gap(Descent(held, active & finite, arrays, z)))
+
+
 def touched(problem: Problem) -> Bools:
     """Variables that some block depends on."""
     found = np.zeros(problem.count, dtype=bool)

@@ -3,7 +3,8 @@
 Given the constraints that the rules state for a network, log-scales x of its labels and two sets of
 weights, equivalence follows from two checks on arrays: x satisfies every equation, and each new weight is
 the old one times the demanded coefficient, correctly rounded (no error at all where coefficients are
-powers of two).  Weights without a coefficient must be the same bits.
+powers of two) and without losing what counts below the normal range (see `underflow`).  Weights without a
+coefficient must be the same bits.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from graphnorm.coefficients import LOG2, coefficient
 from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align
+from graphnorm.underflow import underflowed
 
 _WHOLE = 1e-6  # distance of a power of two's exponent from an integer
+_ROUNDINGS = 2.0  # half ulps of a slice that may underflow, whatever is admitted elsewhere
 _EQUATION_TOLERANCE = 1e-9  # log-scales are float64; the largest |x| in practice is below 100
 
 
@@ -47,12 +50,14 @@ class Certificate:
         exact: whether every entry is the product without rounding.
         worst_ulp: largest distance of a new weight from its product, in units of half an ulp.
         failure: what broke, and where; empty if nothing.
+        remark: what a reader should know beside.
     """
 
     valid: bool
     exact: bool
     worst_ulp: float
     failure: str = ""
+    remark: str = ""
 
 
 def check_certificate(
@@ -92,6 +97,12 @@ def check_certificate(
         else:
             distance, exactly = _distance(old, other, factor)
         pinned = sums is None and _moves_pinned(graph, demands.get(name, []), old, other, factor)
+        below = None if sums is not None else underflowed(old, other, [factor], min(slack, _ROUNDINGS))
+        if below is not None:
+            lost = (
+                f"{int(below.sum())} of {old.size} entries, which fall below the normal range of {old.dtype}"
+            )
+            return Certificate(False, False, distance, f"weight {name!r} loses what counts of {lost}")
         if pinned or not distance <= slack * (1 + 1e-6):
             return Certificate(
                 False,
