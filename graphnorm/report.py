@@ -215,7 +215,7 @@ class CheckReport:
         if self.counterexample is None:
             raise ValueError("there is no counterexample: no difference was found")
         with replacing(path) as temporary, temporary.open("wb") as stream:  # else savez adds a suffix
-            np.savez(stream, allow_pickle=False, **self.counterexample)
+            np.savez(stream, **self.counterexample)
 
 
 def degenerate_groups(graph: RescalingGraph, variables: Any) -> dict[str, int]:

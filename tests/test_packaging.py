@@ -248,7 +248,6 @@ def _requirements() -> dict[str, SpecifierSet]:
 
 def test_the_oldest_admitted_versions_are_those_that_are_tested() -> None:
     pins, admitted = _constraints("constraints-minimum.txt"), _requirements()
-    del pins["torch"]  # see the file
     for package, version in pins.items():
         (oldest,) = [part.version for part in admitted[package] if part.operator == ">="]
         assert Version(version) == Version(oldest), package
@@ -263,7 +262,7 @@ def test_the_oldest_admitted_versions_are_those_that_are_tested() -> None:
         "ruff",
         "setuptools",
     }
-    assert set(admitted) - set(pins) == {"torch", *tools}
+    assert set(admitted) - set(pins) == tools
 
 
 def test_constraints_pin_every_requirement_to_an_admitted_version() -> None:
