@@ -61,6 +61,7 @@ def canonicalize(
     *,
     kwargs: Mapping[str, Any] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs_as_weights: bool = False,
     p: float = 2.0,
     c: float = 1.0,
     mode: str = "optimal",
@@ -83,6 +84,8 @@ def canonicalize(
         example_inputs: inputs to trace a torch module with, and to verify on.
         kwargs: keyword inputs of a torch module.
         input_shapes: sizes of an ONNX model's symbolic dimensions, by input name.
+        inputs_as_weights: take an ONNX model's initializers as weights even where they are graph inputs,
+            whose values callers could replace; in the result they are no inputs any more.
         p: exponent of the norm, > 0; ``inf`` balances the largest absolute weights.
         c: asymmetry of ENorm-c (Stock et al. 2019, section 3.4), > 0; 1 is symmetric.
         mode: ``optimal``, or ``exact``: coefficients are powers of two, outputs stay bit-identical.
@@ -112,7 +115,7 @@ def canonicalize(
     tell = progress or (lambda stage: None)
     clock = _Clock()
     tell("tracing")
-    source = original = open_model(model, example_inputs, kwargs, input_shapes)
+    source = original = open_model(model, example_inputs, kwargs, input_shapes, inputs_as_weights)
     if inplace and rewrite_clips:
         raise InputError("rewrite_clips=True gives a new model, result.model; leave out inplace=True")
     if inplace and not hasattr(source, "call"):

@@ -49,6 +49,7 @@ def check(
     *,
     kwargs: Mapping[str, Any] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs_as_weights: bool = False,
     device: str = "auto",
     permutations: bool = True,
     seconds: float = 20.0,
@@ -63,6 +64,7 @@ def check(
         example_inputs: inputs to trace and run torch modules with; used for both models.
         kwargs: keyword inputs of torch modules.
         input_shapes: sizes of ONNX symbolic dimensions, by input name.
+        inputs_as_weights: compare ONNX models with their initializers as weights, even those that are inputs.
         device: where to run.
         permutations: look for a permutation of hidden channels, too.
         seconds: for runs and search without a proof, beyond the first inputs.
@@ -75,7 +77,7 @@ def check(
     tell = progress or (lambda stage: None)
     clock = [time.perf_counter()]
     tell("tracing")
-    pair = open_pair(a, b, example_inputs, kwargs, input_shapes)
+    pair = open_pair(a, b, example_inputs, kwargs, input_shapes, inputs_as_weights)
     first, second = pair.first, pair.second
     check_signatures(first.network, second.network)
     clock.append(time.perf_counter())

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
 Floats = npt.NDArray[np.float64]
+_NAMED = 6  # tensors that a remark names
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,12 @@ class RescalingGraph:
     @cached_property
     def pins(self) -> tuple[Cause, ...]:
         """Nodes that fix scales, with their reasons."""
-        return self._causes(lambda batch: batch.labels.shape[1] == 1)
+        return (*self._causes(lambda batch: batch.labels.shape[1] == 1), *self._given())
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know: how the network was read, which operators a defect pins."""
-        return (*self.network.remarks, *self.scales.constraints.defects)
+        return (*self.network.remarks, *self.scales.constraints.defects, *self._of_given())
 
     @cached_property
     def merges(self) -> tuple[Cause, ...]:
@@ -154,6 +155,26 @@ class RescalingGraph:
                 key = (batch.node, batch.reason)
                 counts[key] = counts.get(key, 0) + len(batch.labels)
         return tuple(self._cause(node, reason, n) for (node, reason), n in counts.items())
+
+    def _given(self) -> Iterator[Cause]:
+        """Constants that only the interface keeps from being weights, at the first node that reads each."""
+        left = set(self.network.overridable)
+        for node in self.network.nodes if left else ():
+            for name in left.intersection(node.inputs):
+                left.discard(name)
+                reason = f"{name!r} is an initializer that is a graph input, too"
+                yield Cause(node.label, node.op, reason, self.network.constants[name].size, node.source)
+
+    def _of_given(self) -> Iterator[str]:
+        names = [repr(name) for name in self.network.constants if name in self.network.overridable]
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            are = "is an initializer and a graph input" if len(names) == 1 else "are initializers and inputs"
+            yield (
+                f"{', '.join(names[:_NAMED])}{more} {are}: callers may replace them, so they keep their "
+                "values; inputs_as_weights=True (--initializers-as-weights) takes them as weights, and off "
+                "the inputs"
+            )
 
     def _cause(self, node: int, reason: str, count: int) -> Cause:
         nodes = self.network.nodes

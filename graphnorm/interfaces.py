@@ -41,13 +41,14 @@ def open_pair(
     example_inputs: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs_as_weights: bool = False,
 ) -> Interfaces:
     """Read two models, with the same example inputs, and bring their interfaces into one order.
 
     Raises:
         InputError: a model cannot be taken, or the two take different inputs.
     """
-    held = [loaded(a), loaded(b)]
+    held = [loaded(model, inputs_as_weights) for model in (a, b)]
     lead = 1 if is_torch(held[1]) and not is_torch(held[0]) else 0  # a torch module's call fixes the order
     leader = open_model(held[lead], example_inputs, kwargs, input_shapes)
     other = held[1 - lead]

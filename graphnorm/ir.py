@@ -74,6 +74,7 @@ class Graph:
     the model file or state_dict.  ``constants`` are known values that may not change: literals,
     index tables, shapes (possibly broadcast views).  A value that is in neither, is no input and has
     no producer is an error.  ``remarks`` are sentences for people: what was read otherwise than given.
+    ``overridable`` are constants that would be weights if callers could not give them other values.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Graph:
     weights: Mapping[str, Array] = field(default_factory=dict)
     constants: Mapping[str, Array] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    overridable: frozenset[str] = frozenset()
 
     def alive(self) -> frozenset[str]:
         """Names of all values that some output depends on."""

@@ -174,6 +174,7 @@ def open_model(
     example_inputs: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs_as_weights: bool = False,
 ) -> Source:
     """Read a model of any supported kind.
 
@@ -183,6 +184,7 @@ def open_model(
         example_inputs: torch: positional inputs (tensor or tuple). ONNX: arrays by name or in order.
         kwargs: torch: keyword inputs.
         input_shapes: ONNX: sizes for symbolic dimensions, by input name.
+        inputs_as_weights: ONNX: initializers are weights and no inputs, even those that are both.
 
     Raises:
         InputError: the model is of no kind that graphnorm knows.
@@ -190,8 +192,22 @@ def open_model(
     """
     if is_torch(model):
         return _open_torch(model, example_inputs, kwargs)
-    opened = _open_onnx(loaded(model), example_inputs, input_shapes)
+    opening = _with_given if inputs_as_weights else _open_onnx
+    opened = opening(loaded(model), example_inputs, input_shapes)
     return replace(opened, is_proto=hasattr(model, "SerializeToString"))
+
+
+def _with_given(
+    model: Any, example_inputs: Any, input_shapes: Mapping[str, Sequence[int]] | None
+) -> OnnxSource:
+    """An ONNX model with its initializers taken off the inputs, which is said."""
+    from graphnorm.frontends.onnx_given import overridable, settled
+
+    source, taken = _open_onnx(settled(model), example_inputs, input_shapes), overridable(model)
+    if not taken:
+        return source
+    said = f"initializers taken as weights, which are no inputs any more: {', '.join(map(repr, taken))}"
+    return replace(source, network=replace(source.network, remarks=(*source.network.remarks, said)))
 
 
 def is_torch(model: Any) -> bool:
@@ -201,8 +217,10 @@ def is_torch(model: Any) -> bool:
     return "torch" in _home(model)
 
 
-def loaded(model: Any) -> Any:
+def loaded(model: Any, inputs_as_weights: bool = False) -> Any:
     """An ONNX model in memory as ``onnx_ir.Model``, whatever it was given as; a torch model as it is.
+
+    With `inputs_as_weights` initializers are no inputs.
 
     Raises:
         InputError: the model is of no kind that graphnorm knows.
@@ -222,6 +240,7 @@ def loaded(model: Any) -> Any:
     try:
         from graphnorm.frontends.onnx_external import self_contained
         from graphnorm.frontends.onnx_file import load_model
+        from graphnorm.frontends.onnx_given import settled
         from graphnorm.frontends.onnx_load import to_model
         from graphnorm.frontends.onnx_order import in_order
     except ImportError as error:
@@ -231,7 +250,8 @@ def loaded(model: Any) -> Any:
     elif hasattr(model, "SerializeToString"):
         model = to_model(model, "the given ModelProto")
     source = model.graph.name or "the given model"
-    return self_contained(in_order(model, source), source)
+    found = self_contained(in_order(model, source), source)
+    return settled(found) if inputs_as_weights else found
 
 
 def _home(model: Any) -> set[str]:

@@ -17,6 +17,7 @@ def trace(
     *,
     kwargs: Mapping[str, Any] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs_as_weights: bool = False,
 ) -> RescalingGraph:
     """Find every positive rescaling that a model's graph allows.
 
@@ -26,8 +27,9 @@ def trace(
         example_inputs: inputs to trace a torch module with (tensor or tuple); ONNX: arrays.
         kwargs: keyword inputs of a torch module.
         input_shapes: sizes of an ONNX model's symbolic dimensions, by input name.
+        inputs_as_weights: take an ONNX model's initializers as weights even where they are graph inputs.
 
     Raises:
         InputError: the model cannot be taken.
     """
-    return build(open_model(model, example_inputs, kwargs, input_shapes).network)
+    return build(open_model(model, example_inputs, kwargs, input_shapes, inputs_as_weights).network)

@@ -38,6 +38,7 @@ class CanonicalizePass(FunctionalPass):
         mode: ``"optimal"``, or ``"exact"``: coefficients are powers of two, outputs bit-identical.
         tol: Largest log-imbalance left at any neuron.
         verify: Check that the result computes the same function.
+        inputs_as_weights: Take initializers as weights even where they are graph inputs, and off the inputs.
         device: Where to solve and to verify: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         report: After a call, the report of `graphnorm.canonicalize`.
     """
@@ -48,6 +49,7 @@ class CanonicalizePass(FunctionalPass):
     mode: str = "optimal"
     tol: float = 1e-8
     verify: bool = True
+    inputs_as_weights: bool = False
     device: str = "auto"
     report: Any = field(default=None, init=False, repr=False)
 
@@ -66,6 +68,7 @@ class CanonicalizePass(FunctionalPass):
             mode=self.mode,
             tol=self.tol,
             verify=self.verify,
+            inputs_as_weights=self.inputs_as_weights,
             device=self.device,
         )
         self.report = result.report

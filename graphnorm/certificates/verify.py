@@ -91,6 +91,7 @@ def verify_certificate(
     *,
     kwargs: Mapping[str, Any] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs_as_weights: bool = False,
 ) -> Certificate:
     """Check a certificate file against two models, without trusting whatever wrote it.
 
@@ -101,6 +102,7 @@ def verify_certificate(
         example_inputs: inputs to trace torch modules with.
         kwargs: keyword inputs of torch modules.
         input_shapes: sizes of ONNX symbolic dimensions, by input name.
+        inputs_as_weights: as `graphnorm.canonicalize` had it.
 
     Returns:
         The outcome; ``failure`` names the place where it breaks.
@@ -109,8 +111,8 @@ def verify_certificate(
         InputError: a model or the certificate cannot be read.
     """
     certificate = read(path)
-    first = open_model(a, example_inputs, kwargs, input_shapes)
-    second = open_model(b, example_inputs, kwargs, input_shapes)
+    first = open_model(a, example_inputs, kwargs, input_shapes, inputs_as_weights)
+    second = open_model(b, example_inputs, kwargs, input_shapes, inputs_as_weights)
     failure = _wrong_hash(certificate.claims, first, second)
     if failure:
         return Certificate(False, False, np.inf, failure)

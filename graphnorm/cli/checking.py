@@ -10,6 +10,7 @@ import typer
 from graphnorm.cli.commands import (
     MODEL,
     DeviceOption,
+    GivenOption,
     InputOption,
     JsonOption,
     ModelArgument,
@@ -52,6 +53,7 @@ def check(
     seconds: Annotated[
         float, typer.Option("--seconds", help="For runs and search where there is no proof.")
     ] = 20.0,
+    initializers_as_weights: GivenOption = False,
     device: DeviceOption = "auto",
     json_path: JsonOption = None,
     seed: SeedOption = 0,
@@ -87,6 +89,7 @@ def check(
             both[0].model,
             both[1].model,
             **shared_inputs(*both),
+            inputs_as_weights=initializers_as_weights,
             device=device,
             permutations=permutations,
             seconds=seconds,
@@ -112,6 +115,7 @@ def verify_certificate(
     inputs: InputOption = None,
     weights_a: WeightsOfA = None,
     weights_b: WeightsOfB = None,
+    initializers_as_weights: GivenOption = False,
     json_path: JsonOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -137,7 +141,13 @@ def verify_certificate(
         tell("verifying")
         from graphnorm.certificates.verify import verify_certificate as run
 
-        found = run(both[0].model, both[1].model, certificate, **shared_inputs(*both))
+        found = run(
+            both[0].model,
+            both[1].model,
+            certificate,
+            **shared_inputs(*both),
+            inputs_as_weights=initializers_as_weights,
+        )
     write_json({**asdict(found), "a": a, "b": b, "file": str(certificate)}, json_path)
     out = display.console(json_path)
     if found.valid:

@@ -50,6 +50,13 @@ DeviceOption = Annotated[
     str, typer.Option("--device", help="Where to measure: auto, cpu, cuda, or a provider of onnxruntime.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of random weights and inputs.")]
+GivenOption = Annotated[
+    bool,
+    typer.Option(
+        "--initializers-as-weights",
+        help="Take an ONNX model's initializers as weights even where they are inputs, and off the inputs.",
+    ),
+]
 TrainOption = Annotated[bool, typer.Option("--train", help="Take a module by name in training mode.")]
 
 
@@ -96,6 +103,7 @@ def canonicalize(
             help="First make weights of the bounds of ReLU6, Hardtanh and Clip, one per channel (exact).",
         ),
     ] = False,
+    initializers_as_weights: GivenOption = False,
     permute: Annotated[
         bool, typer.Option("--permute", help="Put hidden channels in a canonical order, too.")
     ] = False,
@@ -149,6 +157,7 @@ def canonicalize(
             gap=gap,
             method=method,
             memory=None if memory is None else int(memory * 1e6),
+            inputs_as_weights=initializers_as_weights,
             rewrite_clips=rewrite_clips,
             permute=permute,
             verify=not no_verify,
@@ -179,6 +188,7 @@ def inspect(
     weights: WeightsOption = None,
     json_path: JsonOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every layer on a line of its own.")] = False,
+    initializers_as_weights: GivenOption = False,
     train: TrainOption = False,
     seed: SeedOption = 0,
 ) -> None:
@@ -200,7 +210,7 @@ def inspect(
         from graphnorm.explain import Describer, explain, summarise
         from graphnorm.tracing import trace
 
-        graph = trace(opened.model, **opened.arguments)
+        graph = trace(opened.model, **opened.arguments, inputs_as_weights=initializers_as_weights)
         tell("explaining")
         describer = Describer(graph)
         summary = summarise(graph, describer)

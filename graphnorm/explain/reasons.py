@@ -132,6 +132,11 @@ def _matching(describer: Describer, text: str) -> list[str]:
     found = [name for name in layers if nodes[name] == text]
     inside = (f"{text}.", f"{text}/")
     found = found or [name for name in layers if name.startswith(inside) or nodes[name].startswith(inside)]
+    if not found and text in describer.graph.network.overridable:
+        raise InputError(
+            f"--why {text}: an initializer that is a graph input, too; callers may replace it, so it keeps "
+            "its value; --initializers-as-weights takes it as a weight"
+        )
     if not found:
         names = dict.fromkeys(x for name in describer.demands for x in (nodes[name], name))
         close = difflib.get_close_matches(text, names, n=4, cutoff=0.4) or list(names)[:4]

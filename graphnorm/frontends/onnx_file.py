@@ -128,6 +128,7 @@ class _Reading:
             values=values,
             weights=flat.tensors.weights,
             constants=constants,
+            overridable=frozenset(name for name in flat.tensors.overridable if name in constants),
         )
         try:
             graph.verify()

@@ -23,6 +23,7 @@ class Tensors:
 
     weights: dict[str, Array] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
+    overridable: set[str] = field(default_factory=set)
     types: dict[str, onnx.TypeProto] = field(default_factory=dict)
 
     @property
@@ -37,6 +38,7 @@ class Tensors:
         """Take over the arrays of a body."""
         self.weights |= other.weights
         self.constants |= other.constants
+        self.overridable |= other.overridable
         self.types |= other.types
 
 
@@ -71,7 +73,10 @@ def collect_tensors(
             raise ModelFileError(f"{source}: initializer {name!r} has no data")
         array = _array(value.const_value, name, source)
         is_literal = array.ndim == 0 or (array.size == 1 and _EXPORTER_NAME.fullmatch(raw) is not None)
-        is_own = name in own_names and raw not in overridable and not is_literal
+        is_own = name in own_names and not is_literal
+        if is_own and raw in overridable and array.dtype.name in FLOAT_TYPES:
+            found.overridable.add(name)
+            is_own = False
         found.add(name, array, is_weight=is_own and _is_weight(name, array, source))
     for node in graph:
         if not is_constant(node):
