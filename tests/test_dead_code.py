@@ -95,7 +95,9 @@ def test_dead_code_pins_nothing(name: str) -> None:
     assert result.graph.dimension == 4
     assert same(run(model), run(result.model))
     assert result.report.objective["after"] < 0.99 * result.report.objective["before"]
-    assert [n.op_type for n in result.model.graph] == [n.op_type for n in model.graph.node]  # nothing removed
+    assert [n.op_type for n in result.model.graph.node] == [
+        n.op_type for n in model.graph.node
+    ]  # nothing removed
     assert graphnorm.check(model, result.model).verdict == "proved"
 
 

@@ -80,8 +80,8 @@ def test_taken_as_weights_they_move_and_are_no_inputs(inputs: list[str]) -> None
     assert not any("initializer" in str(cause) for cause in result.graph.pins)
     (remark,) = result.report.remarks
     assert remark.startswith("initializers taken as weights")
-    assert [value.name for value in result.model.graph.inputs] == ["x"]
-    assert {*result.model.graph.initializers} == {*SHAPES}
+    assert [value.name for value in result.model.graph.input] == ["x"]
+    assert {value.name for value in result.model.graph.initializer} == {*SHAPES}
     assert same(run(model), run(result.model))
     assert model.SerializeToString() == before
     assert graphnorm.check(model, result.model, inputs_as_weights=True).verdict == "proved"
@@ -93,7 +93,7 @@ def test_without_any_the_option_changes_nothing() -> None:
     assert graphnorm.canonicalize(plain, inputs_as_weights=True).report.remarks == ()
     result = graphnorm.canonicalize(old, inputs_as_weights=True)
     assert result.graph.dimension == 8
-    assert [value.name for value in result.model.graph.inputs] == ["x", *SHAPES]  # which version 3 asks for
+    assert [value.name for value in result.model.graph.input] == ["x", *SHAPES]  # which version 3 asks for
 
 
 def test_why_says_the_way_out() -> None:
