@@ -18,7 +18,6 @@ _SATURATES = (
 )  # fmt: skip
 _NORMALISES = (
     "Softmax", "LogSoftmax", "LRN", "MeanVarianceNormalization", "ReduceLogSum", "ReduceLogSumExp",
-    "aten::segment_reduce",
 )  # fmt: skip
 _QUANTISES = (
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger",

@@ -46,6 +46,17 @@ def reduce(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], _without(labels, node, axes))
 
 
+def segment_reduce(ctx: Propagation, node: Node) -> None:
+    """Pieces of an axis reduced; a number that each begins with must be the reduction's own."""
+    kind, initial = node.text("reduce"), node.attributes.get("initial")
+    begins = initial is not None and not (kind == "sum" and initial == 0)
+    if kind not in ("sum", "mean", "max", "min") or begins:
+        ctx.pin_node(node, "products of pieces, or pieces that begin with a number")
+        return
+    labels = ctx.labels(node.inputs[0])
+    ctx.set(node.outputs[0], ctx.uniform(labels, [int(node.attributes.get("axis", 0)) % labels.ndim]))
+
+
 def _without(labels: Labels, node: Node, axes: Sequence[int]) -> Labels:
     """Labels of the result, reduced axes gone unless `keepdims`."""
     if int(node.attributes.get("keepdims", 1)):
@@ -149,6 +160,10 @@ RULES = (
     Rule(
         ("CumProd",),
         "x1, x2, .. -> x1, x1 + x2, ..", cumulative_product, _FAMILY, "multiplied along an axis",
+    ),
+    Rule(
+        ("aten::segment_reduce",), "x (equal along the axis) -> x", segment_reduce, _FAMILY,
+        "reduced in pieces along an axis",
     ),
     Rule(("Hardmax",), "x (equal along the axis) -> 0", hardmax, _FAMILY, "compared along an axis"),
 )  # fmt: skip
