@@ -13,7 +13,7 @@ import numpy.typing as npt
 from graphnorm import ir
 from graphnorm.callers_state import kept_filters
 from graphnorm.coefficients import Rescaled
-from graphnorm.confirming import failure_of, log_scales_of, measured_on, permuted, probes, prove
+from graphnorm.confirming import failure_of, log_scales_of, measured_on, permuted, probes, prove, shown_in
 from graphnorm.errors import InputError, NotEquivalentError
 from graphnorm.fitting import ROUNDS, fit
 from graphnorm.graph import Floats, RescalingGraph, build
@@ -193,7 +193,7 @@ def canonicalize(
         permuted=len(permutation),
         seconds=clock.laps,
         clips=None if rewriting is None else {"rewritten": rewriting.rewritten, "left": rewriting.left},
-        remarks=(*remarks, *verification.remarks),
+        remarks=(*remarks, *verification.remarks, *shown_in(source.network, verification.measurement)),
     )
     return Result(source.given(emitted), rescaled.coefficients, report, source, graph, x, permutation)
 

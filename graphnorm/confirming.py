@@ -18,7 +18,8 @@ from graphnorm.sources import Source
 from graphnorm.verification.battery import Drawing, kinds
 from graphnorm.verification.certificate import check_certificate
 from graphnorm.verification.layers import first_difference
-from graphnorm.verification.measure import measure
+from graphnorm.verification.measure import Measurement, measure
+from graphnorm.verification.movement import of_unmoved, unmoved
 from graphnorm.verification.probes import Probes
 from graphnorm.verification.rewriting import first_departure
 from graphnorm.verification.runner import Runner
@@ -84,6 +85,15 @@ def probes(source: Source, device: str) -> Probes:
     """Inputs that a model takes."""
     drawing = Drawing(source.network, source.example)
     return Probes(drawing, source.runner(source.model, device), kinds(1, wide=False))
+
+
+def shown_in(network: ir.Graph, measurement: Measurement | None) -> tuple[str, ...]:
+    """Sentences for the report: how the models were run, and outputs about which the runs show nothing."""
+    if measurement is None:
+        return ()
+    still = unmoved(network, measurement.still)
+    silent = [of_unmoved(network, still, measurement.inputs)] if still else []
+    return (*measurement.remarks, *silent)
 
 
 def failure_of(

@@ -169,6 +169,7 @@ def _report(
                 for name, source in (("A", first), ("B", second))
                 for remark in source.network.remarks
             ),
+            *(measurement.remarks if measurement else ()),
             *remarks,
             *(
                 [of_unmoved(first.network, still, measurement.inputs)]

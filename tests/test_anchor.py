@@ -43,6 +43,7 @@ class Plain:
     device: str = "cpu"
     runtime: str = "numpy"
     tiny: float = 2.0
+    remarks: tuple[str, ...] = ()
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         return [np.asarray(self.function(inputs[0])).astype(np.float32)]

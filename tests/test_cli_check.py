@@ -20,8 +20,8 @@ from graphnorm.cli.commands import app
 from graphnorm.emission.onnx_file import rescale_onnx
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.sources import open_model
-from graphnorm.verification.onnx_runner import pick_provider
-from graphnorm.verification.torch_runner import pick_device
+from graphnorm.verification.onnx_providers import pick_provider
+from graphnorm.verification.torch_places import pick_device
 from tests.equivalents import equivalent_weights
 from tests.test_canonical import exported, small_cnn
 

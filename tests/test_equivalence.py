@@ -236,6 +236,7 @@ class Fake:
     device: str = "cpu"
     runtime: str = "numpy"
     tiny: float = 2.0
+    remarks: tuple[str, ...] = ()
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         exact = self.function(inputs[0].astype(np.float64))

@@ -56,6 +56,7 @@ class Measurement:
         kinds: kind of input -> how many of it were tried.
         errors: histogram of log10 of the relative errors on all inputs: (first edge, width, counts).
         still: outputs that no input moved: they were infinite, NaN or the same throughout.
+        remarks: how the models were run, where that is not as asked.
     """
 
     agrees: bool
@@ -72,6 +73,7 @@ class Measurement:
     kinds: dict[str, int] = field(default_factory=dict)
     errors: tuple[float, float, list[int]] = (-10.0, 0.5, [])
     still: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,9 @@ def measure(
         worst,
         anchor=judge.truth.name,
         still=judge.movement.still,
+        remarks=tuple(
+            dict.fromkeys(filter(None, (*original.remarks, *new.remarks, judge.truth.reference.remark)))
+        ),
         runtimes=(original.runtime, new.runtime),
         kinds=kinds,
         errors=(first, width, [int(n) for n in counts]),

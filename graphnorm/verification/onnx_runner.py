@@ -17,6 +17,13 @@ from graphnorm.errors import InputError, RunError
 from graphnorm.frontends.onnx_load import to_proto
 from graphnorm.verification.onnx_errors import ONNXRUNTIME_ERRORS, diagnosis, running
 from graphnorm.verification.onnx_float64 import Float64Runner
+from graphnorm.verification.onnx_providers import (
+    device_name,
+    full_precision,
+    pick_provider,
+    provider_options,
+    remarks_of,
+)
 from graphnorm.verification.runner import Reference
 
 _PROTOBUF_LIMIT = 1_900_000_000
@@ -28,16 +35,20 @@ class OnnxRunner:
     tiny = 16.0  # on and off may agree to the bit, and still a rescaled model rounds differently
 
     def __init__(
-        self, model: onnx_ir.Model, network: ir.Graph, device: str = "auto", optimise: bool = True
+        self, model: onnx_ir.Model, network: ir.Graph, device: Any = "auto", optimise: bool = True
     ) -> None:
         self._model, self._network = model, network
-        provider = pick_provider(device)
-        self.device = _short(provider)
+        provider = pick_provider(str(device))
+        self.device = device_name(provider, str(device))
+        self.remarks = remarks_of(provider, self.device)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what it refuses is told once, by the error
+        options.use_deterministic_compute = True
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-        self._session = _session(model, options, provider)
+        settings = (provider, provider_options(provider, str(device)))
+        with full_precision(provider):
+            self._session = _session(model, options, settings)
         used = self._session.get_providers()[0]
         if used != provider:
             raise InputError(f"onnxruntime offers {provider} and does not start it; use --device cpu")
@@ -46,7 +57,7 @@ class OnnxRunner:
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """All outputs; sequence and map outputs are flattened to their arrays."""
         feed = _feed(self._session, self._network, inputs)
-        with running(feed):
+        with running(feed), full_precision(self._session.get_providers()[0]):
             results = self._session.run(list(self._network.outputs), feed)
             return [array for result in results for array in _arrays(result)]
 
@@ -95,7 +106,7 @@ def _arrays(result: Any) -> list[ir.Array]:
 
 
 def _session(
-    model: onnx_ir.Model, options: onnxruntime.SessionOptions, provider: str
+    model: onnx_ir.Model, options: onnxruntime.SessionOptions, provider: tuple[str, dict[str, str]]
 ) -> onnxruntime.InferenceSession:
     size = sum(
         int(value.const_value.nbytes) for value in model.graph.initializers.values() if value.const_value
@@ -115,25 +126,6 @@ def _session(
 def _inline(model: onnx_ir.Model) -> bytes:
     """Serialised; models that are read hold all their tensors."""
     return bytes(to_proto(model).SerializeToString())
-
-
-def _short(provider: str) -> str:
-    return provider.removesuffix("ExecutionProvider").lower()
-
-
-def pick_provider(device: str) -> str:
-    """``auto`` is CUDA where onnxruntime offers it; else a provider's name, such as ``cpu`` or ``openvino``.
-
-    Raises:
-        InputError: the device isn't offered.
-    """
-    offered: list[str] = onnxruntime.get_available_providers()
-    if device == "auto":
-        device = "cuda" if "CUDAExecutionProvider" in offered else "cpu"
-    wanted = next((name for name in offered if _short(name) == device.partition(":")[0].lower()), None)
-    if wanted is None:
-        raise InputError(f"device {device!r}: onnxruntime offers {', '.join(offered)}; use --device auto")
-    return wanted
 
 
 def hidden_values(model: onnx_ir.Model, network: ir.Graph, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:

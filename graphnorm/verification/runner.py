@@ -32,6 +32,10 @@ class Runner(Runnable, Protocol):
     runtime: str  # what runs it, and where
     tiny: float  # difference that never counts, in float epsilons of the outputs' root mean square
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know of how it runs, a sentence each."""
+
     def reference(self) -> Reference:
         """What this model's own noise is measured against."""
 
@@ -49,9 +53,11 @@ class Reference:
         variants: other runs of the same function, whose distance from the anchor is noise too; the first
             counts as exact where the anchor is not believed.
         fallback: what that one is.
+        remark: what a reader should know of the anchor; empty if nothing.
     """
 
     anchor: Anchor | None
     name: str
     variants: tuple[Runnable, ...] = ()
     fallback: str = OWN_RUN
+    remark: str = ""

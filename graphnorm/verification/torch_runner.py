@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,14 +14,14 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from graphnorm import ir
 from graphnorm.emission.torch_module import named_tensors
-from graphnorm.errors import InputError
-from graphnorm.frontends.torch_caches import caching_configs
-from graphnorm.frontends.torch_state import LOCK, alone
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
 from graphnorm.verification.double_kernels import DoubleKernels
-from graphnorm.verification.runner import Reference
+from graphnorm.verification.run_errors import reason
+from graphnorm.verification.runner import OWN_RUN, Reference
 from graphnorm.verification.shaking import Shaking
 from graphnorm.verification.torch_errors import running
+from graphnorm.verification.torch_places import PLACEMENT_ERRORS, placed, places
+from graphnorm.verification.torch_precision import SAID, measuring
 
 
 class TorchRunner:
@@ -31,26 +30,47 @@ class TorchRunner:
     Args:
         model: module or exported program; it is copied, so running statistics of the caller's stay.
         example: ``(args, kwargs)`` whose tensor leaves the arrays replace, in order.
-        device: ``auto``, ``cpu``, ``cuda``...
+        device: ``auto`` (where the model lies), ``cpu``, ``cuda:1``, a `torch.device`...
         double: run in float64.
     """
 
     tiny = 2.0
 
     def __init__(
-        self, model: Any, example: tuple[Any, Any], device: str = "auto", double: bool = False
+        self, model: Any, example: tuple[Any, Any], device: Any = "auto", double: bool = False
     ) -> None:
         self._model, self._example, self._double = model, example, double
         self._stand_ins = False
-        self.device = pick_device(device)
-        self.runtime = f"torch {torch.__version__} on {self.device}"
-        module = model.module() if isinstance(model, ExportedProgram) else model
-        with LOCK:  # no other thread is exporting the same module
-            self._module: nn.Module = copy.deepcopy(module).to(self.device)
-        for config in caching_configs(self._module):
-            config.use_cache = False
-        if double:
-            self._module = self._module.double()
+        self._moved_remarks: list[str] = []
+        found = places(model, str(device))
+        self._left = found[:1] if double else found  # a float64 run elsewhere is for `reference` to say
+        self._module: nn.Module = self._settled(None)
+
+    def _settled(self, cause: Exception | None) -> nn.Module:
+        """The module at the next place that takes it; `cause` is why the last one did not."""
+        while True:
+            self._place = self._left.pop(0)
+            self.device = self._place.device
+            precision = "float64" if self._double else SAID
+            self.runtime = f"torch {torch.__version__} on {self.device} ({precision})"
+            try:
+                found = placed(self._model, self._place, self._double)
+            except PLACEMENT_ERRORS as error:
+                if not self._left:
+                    raise
+                cause = error
+                continue
+            if self._place.remark:
+                why = "" if cause is None else f" ({reason(cause)})"
+                self._moved_remarks.append(self._place.remark + why)
+            return found
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is otherwise than asked."""
+        gpu = torch.device(self.device).type == "cuda" and not self._double
+        told = [f"measured on {self.device} with {SAID}"] if gpu else []
+        return (*self._moved_remarks, *told)
 
     def run(self, inputs: Sequence[ir.Array]) -> list[ir.Array]:
         """Tensor leaves of the model's output."""
@@ -65,32 +85,61 @@ class TorchRunner:
         return self._run(inputs, Shaking(unit, seed))
 
     def _run(self, inputs: Sequence[ir.Array], mode: AbstractContextManager[Any]) -> list[ir.Array]:
+        with running(self._module, {f"input {i}": array for i, array in enumerate(inputs)}):
+            try:
+                return self._outputs(inputs, mode)
+            except RuntimeError as error:
+                if not self._left:
+                    raise
+                before = self._module, self._place, self._left, self.device, self._moved_remarks
+                self._moved_remarks = [*self._moved_remarks]
+                self._left = [*self._left]
+                self._module = self._settled(error)
+                try:
+                    return self._outputs(inputs, mode)
+                except RuntimeError:  # it is not the place
+                    self._module, self._place, self._left, self.device, self._moved_remarks = before
+                    raise error from None
+
+    def _outputs(self, inputs: Sequence[ir.Array], mode: AbstractContextManager[Any]) -> list[ir.Array]:
         leaves, structure = tree_flatten(self._example)
         fill = iter(inputs)
         filled = [self._tensor(next(fill)) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(filled, structure)
-        with running(self._module, {f"input {i}": array for i, array in enumerate(inputs)}):
-            try:
-                outputs = self._outputs(args, kwargs, mode)
-            except RuntimeError:
-                if not self._double or self._stand_ins:
-                    raise
-                self._stand_ins = True  # not from the start: loops refuse to run in a dispatch mode
-                outputs = self._outputs(args, kwargs, mode)
+        try:
+            outputs = self._called(args, kwargs, mode)
+        except RuntimeError:
+            if not self._double or self._stand_ins:
+                raise
+            self._stand_ins = True  # not from the start: loops refuse to run in a dispatch mode
+            outputs = self._called(args, kwargs, mode)
         return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
-    def _outputs(self, args: Any, kwargs: Any, mode: AbstractContextManager[Any]) -> Any:
+    def _called(self, args: Any, kwargs: Any, mode: AbstractContextManager[Any]) -> Any:
         kernels = DoubleKernels() if self._stand_ins else nullcontext()  # type: ignore[no-untyped-call]
-        with alone(self.device), torch.no_grad(), kernels, mode:  # dropout in training falls alike in both
+        with measuring(self.device), torch.no_grad(), kernels, mode:  # dropout falls alike in both models
             return self._module(*args, **kwargs)
 
     def reference(self) -> Reference:
-        """The same model in float64."""
-        return Reference(TorchRunner(self._model, self._example, self.device, double=True), "float64")
+        """The same model in float64; on the CPU where its device has no float64, or not the memory for it."""
+        try:
+            return Reference(TorchRunner(self._model, self._example, self._asked(), double=True), "float64")
+        except PLACEMENT_ERRORS as error:
+            said = f"no float64 run of the model on {self.device} ({reason(error)})"
+        if self._place.moves or self.device != "cpu":
+            try:
+                anchor = TorchRunner(self._model, self._example, "cpu", double=True)
+                return Reference(anchor, "float64 on the CPU", remark=f"{said}: it is on the CPU")
+            except PLACEMENT_ERRORS as error:
+                said = f"{said}, nor on the CPU ({reason(error)})"
+        return Reference(None, OWN_RUN, remark=said)
+
+    def _asked(self) -> str:
+        return self.device if self._place.moves else "auto"
 
     def nearby(self, seed: int, size: float | None) -> TorchRunner:
         """The same module with matrices and kernels moved at random."""
-        runner = TorchRunner(self._model, self._example, self.device, self._double)
+        runner = TorchRunner(self._model, self._example, self._asked(), self._double)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for tensor in runner._module.parameters():
@@ -107,7 +156,7 @@ class TorchRunner:
         fill = iter(tensors)
         filled = [next(fill) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(filled, structure)
-        with alone(self.device), torch.enable_grad():
+        with measuring(self.device), torch.enable_grad():
             found = tree_leaves(self._module(*args, **kwargs))
         return [leaf for leaf in found if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
 
@@ -127,8 +176,12 @@ class TorchClimb:
         tensors = [to_tensor(array).to(self._first.device) for array in arrays]
         for tensor in tensors:
             tensor.requires_grad_(tensor.is_floating_point())
-        pairs = zip(self._first.outputs(tensors), self._second.outputs(tensors), strict=True)
-        terms = [(a - b).double().norm() / a.detach().double().norm().clamp_min(1e-30) for a, b in pairs]
+        others = [tensor.to(self._second.device) for tensor in tensors]
+        pairs = zip(self._first.outputs(tensors), self._second.outputs(others), strict=True)
+        terms = [
+            (a - b.to(a.device)).double().norm() / a.detach().double().norm().clamp_min(1e-30)
+            for a, b in pairs
+        ]
         if not terms or not terms[0].requires_grad:
             return 0.0, list(arrays)
         total = torch.stack(terms).sum()
@@ -144,24 +197,6 @@ class TorchClimb:
             direction = slope / slope.square().mean().sqrt()
             moved.append(to_numpy((tensor + step * size * direction).detach()))
         return float(total.detach()), moved
-
-
-def pick_device(device: str) -> str:
-    """``auto`` is CUDA where torch offers it.
-
-    Raises:
-        InputError: the device doesn't exist.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {device!r}: this torch has no CUDA device; use --device cpu or auto")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"device {device!r}: torch cannot use it ({first}); use --device auto") from error
-    return device
 
 
 def hidden_values(program: ExportedProgram, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
@@ -186,6 +221,6 @@ def hidden_values(program: ExportedProgram, model: Any, inputs: Sequence[ir.Arra
             return result
 
     named = {f"input {i}": array for i, array in enumerate(inputs)}
-    with running(program.graph_module, named), alone(), torch.no_grad():
+    with running(program.graph_module, named), measuring("cpu"), torch.no_grad():
         Recorder(program.graph_module).run(*arguments)
     return found
