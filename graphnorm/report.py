@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -214,8 +215,10 @@ class CheckReport:
         """
         if self.counterexample is None:
             raise ValueError("there is no counterexample: no difference was found")
-        with replacing(path) as temporary, temporary.open("wb") as stream:  # else savez adds a suffix
-            np.savez(stream, **self.counterexample)
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for name, array in self.counterexample.items():  # savez takes some names for options of its own
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 def degenerate_groups(graph: RescalingGraph, variables: Any) -> dict[str, int]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import graphnorm
 from graphnorm.emission.torch_module import rescale_torch
+from graphnorm.report import CheckReport, Verification
 from graphnorm.sources import open_model
 from tests.equivalents import equivalent_weights
 from tests.test_canonical import exported
@@ -153,6 +154,17 @@ def test_the_first_layer_is_named() -> None:
     with torch.no_grad():
         other.two.bias[0] += 0.1
     assert " two" in graphnorm.check(model, other, example).layer
+
+
+def test_a_counterexample_keeps_names_that_numpy_uses_itself(tmp_path: Path) -> None:
+    arrays = {"file": np.arange(3.0), "allow_pickle": np.ones((1, 2), np.float16)}
+    report = CheckReport(Verification("differs"), counterexample=arrays)
+    report.save_counterexample(tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as found:
+        assert {name: array.tolist() for name, array in found.items()} == {
+            "file": [0.0, 1.0, 2.0],
+            "allow_pickle": [[1.0, 1.0]],
+        }
 
 
 def test_a_counterexample_is_small() -> None:
