@@ -508,13 +508,19 @@ def test_functions_are_inlined_and_their_tensors_are_constants() -> None:
 
 
 @pytest.mark.parametrize(
-    "functions",
-    [[function([node("Relu", "u", "v")], opset=17)], [function([node("Double", "u", "v", domain="local")])]],
+    ("functions", "why"),
+    [
+        ([function([node("Relu", "u", "v")], opset=17)], "net: its functions cannot be inlined"),
+        (
+            [function([node("Double", "u", "v", domain="local")])],
+            "net: a function calls itself: 'Double' -> 'Double'",
+        ),
+    ],
     ids=["other opset", "recursion"],
 )
-def test_functions_that_cannot_be_inlined(functions: list[onnx.FunctionProto]) -> None:
+def test_functions_that_cannot_be_inlined(functions: list[onnx.FunctionProto], why: str) -> None:
     model = make([node("Double", "x", "y", domain="local")], domains=["local"], functions=functions)
-    with pytest.raises(ModelFileError, match="net: its functions cannot be inlined"):
+    with pytest.raises(ModelFileError, match=why):
         read_onnx(model)
 
 

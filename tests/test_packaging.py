@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "threads": "",
     "atomic": "",
     "printable": "",
-    "frontends": "errors defects ir",
+    "limits": "",
+    "frontends": "errors defects ir limits",
     "scales": "errors defects ir",
     "graph": "errors defects ir scales",
     "drawing": "errors ir scales graph",
@@ -81,8 +82,8 @@ MAY_IMPORT = {
     "model_spec": "errors ir frontends model_inputs model_zoo",
     "demo_models": "errors ir",
     "operator_table": "errors frontends scales",
-    "cli": "atomic printable errors graph tracing report canonical equivalence explain plot model_inputs "
-    "model_spec model_zoo operator_table pictures certificates fingerprint",
+    "cli": "limits atomic printable errors graph tracing report canonical equivalence explain plot "
+    "model_inputs model_spec model_zoo operator_table pictures certificates fingerprint",
     "demo": "atomic errors canonical report plot demo_models cli",  # the body of a command
     "__main__": "cli",
 }

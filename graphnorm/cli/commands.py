@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from graphnorm.cli.group import ReportingGroup
+from graphnorm.limits import limits
 
 app = typer.Typer(
     name="graphnorm",
@@ -20,6 +22,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    no_limits: Annotated[
+        bool,
+        typer.Option(
+            "--no-limits",
+            help="Take ONNX files however much memory and time they ask for. Trusted files only.",
+        ),
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    if no_limits:
+        context.with_resource(limits(*[math.inf] * 3))
 
 
 class Mode(StrEnum):

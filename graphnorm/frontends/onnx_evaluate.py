@@ -16,6 +16,7 @@ import onnx
 import onnx_ir
 from onnx import checker, helper, numpy_helper, shape_inference
 
+from graphnorm.frontends.onnx_attributes import attribute_fault
 from graphnorm.frontends.onnx_bodies import Branches, Repetition
 from graphnorm.frontends.onnx_compute import EVALUATION_ERRORS, SMALL_LIMIT, fold
 from graphnorm.frontends.onnx_regions import infer_branches, infer_repetition
@@ -30,7 +31,8 @@ class Evaluation:
     """What is known about each value at one choice of input sizes.
 
     `counts` says how often a loop runs whose trip count is not known, `uncounted` are the loops for
-    which that was asked.  `rewritings` of nodes on sequences are kept under the name of their result.
+    which that was asked.  `broken` are nodes, by their first result, that no operator of theirs allows at
+    these sizes, and why.  `rewritings` of nodes on sequences are kept under the name of their result.
     """
 
     types: dict[str, onnx.TypeProto]
@@ -40,6 +42,7 @@ class Evaluation:
     uncounted: set[str] = field(default_factory=set)
     rewritings: dict[str, Rewriting] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    broken: dict[str, tuple[Step, str]] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -57,6 +60,7 @@ class Evaluation:
         self.types, self.known, self.tainted = later.types, later.known, later.tainted
         self.rewritings = later.rewritings
         self.failures += later.failures
+        self.broken |= later.broken
         self.empty += later.empty
 
     def add_tensors(self, tensors: Tensors) -> None:
@@ -117,6 +121,11 @@ def _infer(step: Step, state: Evaluation) -> None:
     reads = [name for name in (*step.operands, *step.captured) if name]
     if any(name not in state.types for name in reads):
         return
+    fault = attribute_fault(step, state.shape)
+    if fault:
+        state.failures.append(f"{step.node.op_type} {step.results[0]!r}: {fault}")
+        state.broken[step.results[0]] = step, fault
+        return
     data = {
         name: numpy_helper.from_array(state.known[name], name)
         for name in reads
@@ -137,6 +146,8 @@ def _infer(step: Step, state: Evaluation) -> None:
         types = {}
     except EVALUATION_ERRORS as error:
         state.failures.append(f"{step.node.op_type} {step.results[0]!r}: {error}")
+        if isinstance(error, shape_inference.InferenceError):
+            state.broken[step.results[0]] = step, str(error).splitlines()[0]
         return
     if step.node.op_type == "GroupNormalization" and reads[0] in state.types:  # has no inference of its own
         types = {step.results[0]: state.types[reads[0]]}

@@ -21,6 +21,7 @@ from graphnorm.frontends.onnx_bodies import prepare
 from graphnorm.frontends.onnx_evaluate import Evaluation, evaluate
 from graphnorm.frontends.onnx_external import self_contained
 from graphnorm.frontends.onnx_flat import FlatGraph, Glue
+from graphnorm.frontends.onnx_limits import check_entries, check_functions, check_loops
 from graphnorm.frontends.onnx_live import live
 from graphnorm.frontends.onnx_load import load_model, model_path, to_model
 from graphnorm.frontends.onnx_names import Names
@@ -87,6 +88,9 @@ class _Reading:
         sized = choose_sizes(
             dimensions, input_shapes, lambda sizes: self._evaluate(dimensions, sizes), self.source
         )
+        sized.check()
+        check_loops(self.steps, sized.first)
+        check_entries(self.steps, sized.first, input_shapes, self.source)
         return self._assemble(sized)
 
     def _evaluate(self, dimensions: Mapping[str, Sequence[Dimension] | None], sizes: Sizes) -> Evaluation:
@@ -152,6 +156,7 @@ def _inline(model: onnx_ir.Model, source: str) -> tuple[onnx_ir.Model, Set[str]]
     if not model.functions:
         return model, Names(model.graph).tensors().keys()
     try:
+        check_functions(model, source)
         inlined = model.clone()
         own_names = Names(inlined.graph).mark()
         InlinePass()(inlined)

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from graphnorm.errors import ModelFileError
 from graphnorm.frontends.onnx_external import self_contained
 from graphnorm.frontends.onnx_order import sort_nodes
+from graphnorm.frontends.onnx_protos import check_external_entries
 from graphnorm.frontends.onnx_slots import tensor_slots
 
 # In `model.graph.meta`, which clones keep and no file stores.
@@ -65,6 +66,7 @@ def to_model(proto: onnx.ModelProto, source: str) -> onnx_ir.Model:
         raise ModelFileError(
             f"{source}: sparse initializer {name!r} is not supported; store it as a dense tensor"
         )
+    check_external_entries(proto, source)
     try:
         model = onnx_ir.from_proto(proto)
     except (onnx_ir.serde.SerdeError, TypeError, ValueError) as error:

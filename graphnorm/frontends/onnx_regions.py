@@ -58,7 +58,7 @@ def infer_repetition(step: Repetition, state: Evaluation, walk: Walk) -> None:
         if all(types[inside] == found for inside, found in wider.items()):
             break
         types |= wider
-    count = _count(step, trial)
+    count = trip_count(step, trial)
     state.adopt(trial)
     for _, inside, _, result in wiring.states:
         if result and types[inside].WhichOneof("value"):
@@ -120,7 +120,7 @@ def _stacked(element: onnx.TypeProto, axis: int, count: int | None) -> onnx.Type
     return found
 
 
-def _count(step: Repetition, state: Evaluation) -> int | None:
+def trip_count(step: Repetition, state: Evaluation) -> int | None:
     """How often the body runs: as often as is certain, else an example; None if there is none yet."""
     wiring = step.wiring
     if wiring.sequences:
@@ -133,6 +133,14 @@ def _count(step: Repetition, state: Evaluation) -> int | None:
         state.uncounted.add(symbol)
         return state.counts.get(symbol)
     return max(int(state.known[limit].item()), 0)
+
+
+def runs_forever(step: Repetition, state: Evaluation) -> bool:
+    """Whether a loop has no trip count, and a condition that always holds."""
+    if step.wiring.sequences or step.node.op_type == "Scan":
+        return False
+    limit, condition = (*step.wiring.control, "", "")[:2]
+    return not limit and _goes_on(step, condition, state)
 
 
 def _goes_on(step: Repetition, condition: str, state: Evaluation) -> bool:

@@ -56,6 +56,21 @@ class Sized:
             found |= axes if size is None or unlike else {i for i in axes if size[i] != shape[i]}
         return found
 
+    def check(self) -> None:
+        """Refuse nodes that no size of the inputs would mend.
+
+        Raises:
+            ModelFileError: names the node.
+        """
+        for result, (step, why) in self.first.broken.items():
+            reads = [(name, self.first.shape(name)) for name in step.operands if name]
+            fixed = all(
+                shape is not None and not self.varying_axes(name, shape) and not self.changes(name)
+                for name, shape in reads
+            )
+            if fixed and all(result in other.broken for other in self.others):
+                raise step.invalid(why)
+
     def is_foldable(self, name: str) -> bool:
         """Whether a computed value may become a constant.
 

@@ -1,0 +1,1 @@
+"""Damaged ONNX files against the command line: `python -m tools.fuzz --help`."""
