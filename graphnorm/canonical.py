@@ -17,6 +17,7 @@ from graphnorm.confirming import failure_of, log_scales_of, measured_on, permute
 from graphnorm.errors import InputError, NotEquivalentError
 from graphnorm.fitting import ROUNDS, fit
 from graphnorm.graph import Floats, RescalingGraph, build
+from graphnorm.limits import enough_memory
 from graphnorm.objective import build_problem, energy_by_weight
 from graphnorm.permutation.order import canonical_order
 from graphnorm.permutation.symmetry import Permutation, Symmetry, symmetry
@@ -55,6 +56,7 @@ class Result:
 
 
 @kept_filters()
+@enough_memory()
 def canonicalize(
     model: Any,
     example_inputs: Any = None,

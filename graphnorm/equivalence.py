@@ -20,6 +20,7 @@ from graphnorm import ir
 from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError, RunError
 from graphnorm.interfaces import Interfaces, open_pair
+from graphnorm.limits import enough_memory
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import UNEXERCISED, CheckReport, Search, Verification
 from graphnorm.sources import Source, TorchSource
@@ -42,6 +43,7 @@ Tell = Callable[[str], None]
 
 
 @kept_filters()
+@enough_memory()
 def check(
     a: Any,
     b: Any,

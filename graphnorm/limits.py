@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
+from graphnorm.errors import InputError
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -58,3 +60,19 @@ def limits(
         yield changed
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """What goes beyond the machine's memory all the same is said in a sentence; also a decorator.
+
+    Raises:
+        InputError: Python or NumPy could not get the memory that they asked for.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        raise InputError(
+            f"there is not enough memory for this model{why}; give smaller inputs, or use a larger machine"
+        ) from error

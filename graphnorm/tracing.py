@@ -7,10 +7,12 @@ from typing import Any
 
 from graphnorm.callers_state import kept_filters
 from graphnorm.graph import RescalingGraph, build
+from graphnorm.limits import enough_memory
 from graphnorm.sources import open_model
 
 
 @kept_filters()
+@enough_memory()
 def trace(
     model: Any,
     example_inputs: Any = None,

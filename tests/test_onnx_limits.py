@@ -226,3 +226,14 @@ def test_external_data_in_words(entries: dict[str, str], why: str, place: str) -
         tensor.data_location = onnx.TensorProto.DEFAULT
     with pytest.raises(graphnorm.ModelFileError, match=f"external data of tensor 'w' .* {why}"):
         graphnorm.trace(net)
+
+
+def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: object) -> None:
+        np.empty(2**58)
+
+    monkeypatch.setattr("graphnorm.tracing.open_model", greedy)
+    with pytest.raises(
+        graphnorm.InputError, match=r"not enough memory for this model \(Unable to allocate .*EiB"
+    ):
+        graphnorm.trace(model(HUGE["tile"]))

@@ -28,7 +28,7 @@ class ReportingGroup(TyperGroup):
             raise fail("interrupted", INTERRUPTED) from error
         except BrokenPipeError:
             raise  # nobody reads what is printed
-        except (GraphNormError, OSError) as error:
+        except (GraphNormError, MemoryError, OSError) as error:
             raise fail(error, BAD_INPUT) from error
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):

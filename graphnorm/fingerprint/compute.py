@@ -21,6 +21,7 @@ from graphnorm.callers_state import kept_filters
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint.paths import path_norm
 from graphnorm.graph import RescalingGraph, build
+from graphnorm.limits import enough_memory
 from graphnorm.objective import build_problem
 from graphnorm.permutation.matching import rebalanced
 from graphnorm.solver.solve import solve
@@ -57,6 +58,7 @@ class Fingerprint:
 
 
 @kept_filters()
+@enough_memory()
 def fingerprint_of(
     model: Any,
     example_inputs: Any = None,
