@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -111,6 +111,8 @@ def run(
 
 def _warm_up(seed: bytes, folder: Path) -> None:
     """Import what every child needs, by commands on a whole model."""
+    from graphnorm.cli import app
+
     path, result = folder / "seed.onnx", folder / "o.onnx"
     path.write_bytes(seed)
     for arguments in (
@@ -118,8 +120,8 @@ def _warm_up(seed: bytes, folder: Path) -> None:
         ["inspect", str(path)],
         ["check", str(path), str(result), "--device", "cpu"],
     ):
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), suppress(SystemExit):
-            _graphnorm(arguments)
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            app(arguments, standalone_mode=False)
 
 
 def _graphnorm(arguments: list[str]) -> None:
