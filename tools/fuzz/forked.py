@@ -66,7 +66,8 @@ def _be_the_child(function: Callable[[], int | None], log: Path, gigabytes: floa
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        sys.stdout, sys.stderr = (open(number, "w", closefd=False, encoding="utf-8") for number in (1, 2))
+        sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
         limit = int(gigabytes * 1e9)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         try:

@@ -111,7 +111,7 @@ def run(
 
 def _warm_up(seed: bytes, folder: Path) -> None:
     """Import what every child needs, by commands on a whole model."""
-    from graphnorm.cli import app
+    from graphnorm.cli.commands import app
 
     path, result = folder / "seed.onnx", folder / "o.onnx"
     path.write_bytes(seed)
