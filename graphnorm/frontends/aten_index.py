@@ -94,6 +94,16 @@ def index_by(call: Call, x: Value, indices: Sequence[Value | None]) -> None:
         _gathered(call, x, [axis for axis, _ in given], [index for _, index in given])
 
 
+def places_of(call: Call, indices: Sequence[Value | None]) -> list[Value | None]:
+    """Indices with each mask that is known as the places where it holds, one index for each of its axes."""
+    found: list[Value | None] = []
+    for index in indices:
+        is_mask = index is not None and index.dtype in MASKS and rank(index) and not index.dynamic
+        known = call.data(index) if index is not None and is_mask else None
+        found += [index] if known is None else [call.constant(places) for places in np.nonzero(known)]
+    return found
+
+
 def _masked(call: Call, x: Value, axis: int, mask: Value) -> None:
     """As many entries as the mask lets through."""
     sizes = known_shape(x)

@@ -24,10 +24,18 @@ from graphnorm.ir import Value
 TABLE = Lowerings()
 
 
+def _alone(call: Call, x: Value) -> None:
+    """A tensor without axes is its own extremum, in order, at place 0."""
+    for index, value in enumerate((x, call.constant(np.array(0)))):
+        if call.wants(index):
+            call.yields(value, index)
+
+
 def _extremum(op: str) -> Lowering:
     def lower(call: Call, x: Value, axis: int, keepdims: bool = False) -> None:
         if not rank(x):
-            raise Unlowerable
+            _alone(call, x)
+            return
         axis = axis_of(axis, x)
         call.yields(reduced(call, f"Reduce{op}", x, [axis], keepdims))
         call.out_at(1, f"Arg{op}", x, axis=axis, keepdims=int(keepdims))
@@ -54,7 +62,7 @@ for _op in ("Max", "Min"):
 
 @TABLE.lowers("aminmax")
 def aminmax(call: Call, x: Value, axis: int | None = None, keepdims: bool = False) -> None:
-    axes = list(range(rank(x))) if axis is None else [axis_of(axis, x)]
+    axes = list(range(rank(x))) if axis is None or not rank(x) else [axis_of(axis, x)]
     call.out_at(0, "ReduceMin", x, axes, keepdims=int(keepdims))
     call.out_at(1, "ReduceMax", x, axes, keepdims=int(keepdims))
 
@@ -73,6 +81,9 @@ def _sorted(call: Call, x: Value, axis: int, descending: bool, count: int | None
 
 @TABLE.lowers("sort")
 def sort(call: Call, x: Value, axis: int = -1, descending: bool = False) -> None:
+    if not rank(x):
+        _alone(call, x)
+        return
     for index, value in enumerate(_sorted(call, x, axis_of(axis, x), descending)):
         call.yields(value, index)
 
@@ -96,13 +107,19 @@ def argsort_stable(call: Call, x: Value, stable: bool, axis: int = -1, descendin
 
 @TABLE.lowers("topk")
 def topk(call: Call, x: Value, k: int, axis: int = -1, largest: bool = True, ordered: bool = True) -> None:
-    if rank(x) == 0:
+    if not rank(x) and k == 1:
+        _alone(call, x)
+        return
+    if not rank(x):
         raise Unlowerable
     call.out("TopK", x, [k], count=2, axis=axis_of(axis, x), largest=int(largest), sorted=int(ordered))
 
 
 @TABLE.lowers("kthvalue")
 def kthvalue(call: Call, x: Value, k: int, axis: int = -1, keepdims: bool = False) -> None:
+    if not rank(x):
+        _alone(call, x)
+        return
     axis = axis_of(axis, x)
     for index, value in enumerate(_sorted(call, x, axis, False, k)):
         if call.wants(index):
@@ -113,7 +130,7 @@ def kthvalue(call: Call, x: Value, k: int, axis: int = -1, keepdims: bool = Fals
 def median(call: Call, x: Value, axis: int = -1, keepdims: bool = False) -> None:
     """The lower of the two in the middle."""
     axis = axis_of(axis, x)
-    kthvalue(call, x, (known_shape(x)[axis] + 1) // 2, axis, keepdims)
+    kthvalue(call, x, (known_shape(x)[axis] + 1) // 2 if rank(x) else 1, axis, keepdims)
 
 
 @TABLE.lowers("median")
@@ -147,6 +164,9 @@ def nanmedian_of_all(call: Call, x: Value) -> None:
 @TABLE.lowers("mode")
 def mode(call: Call, x: Value, axis: int = -1, keepdims: bool = False) -> None:
     """The smallest of the most frequent entries, and its last place."""
+    if not rank(x):
+        _alone(call, x)
+        return
     axis = axis_of(axis, x)
     equal = compared(call, "Equal", unsqueezed(call, x, [axis]), unsqueezed(call, x, [axis + 1]))
     count = reduced(call, "ReduceSum", call.typed(equal, "int64"), [axis], keepdims=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphnorm.frontends.aten_call import Call, Number, Unlowerable, axis_of, known_shape, rank
-from graphnorm.frontends.aten_index import MASKS, tuples
+from graphnorm.frontends.aten_index import MASKS, places_of, tuples
 from graphnorm.frontends.aten_mask import nth
 from graphnorm.frontends.aten_registry import Lowerings
 from graphnorm.frontends.aten_steps import (
@@ -179,7 +179,7 @@ def put(call: Call, x: Value, index: Value, source: Value, accumulate: bool = Fa
 def index_put(
     call: Call, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False, *_: object
 ) -> None:
-    given = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    given = [(axis, index) for axis, index in enumerate(places_of(call, indices)) if index is not None]
     values = call.typed(values, x.dtype)
     if len(given) == 1 and given[0][1].dtype in MASKS:
         _put_masked(call, x, *given[0], values, accumulate)

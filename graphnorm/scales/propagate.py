@@ -8,7 +8,7 @@ Every value is one of three kinds: *data* (depends on the network's inputs; it c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +52,9 @@ class Scales:
 class Propagation:
     """The state of one walk, and the vocabulary in which rules are written."""
 
-    def __init__(self, graph: Graph, registry: Registry) -> None:
+    def __init__(self, graph: Graph, registry: Registry, lasting: Collection[str] | None = None) -> None:
         self.graph = graph
+        self.lasting = graph.weights if lasting is None else lasting
         self.registry = registry
         self.constraints = Constraints()
         self.demands: list[Demand] = []
@@ -191,6 +192,22 @@ class Propagation:
     def constant(self, name: str) -> Array | None:
         """The data of a constant, where it is known."""
         return self.graph.constants.get(name)
+
+    def held(self, name: str) -> Array | None:
+        """The data of a constant, or of a weight that is only moved on its way and is held from now on."""
+        data, maker = self.constant(name), self.producers.get(name)
+        if data is not None or not self.is_weight(name):
+            return data
+        if name in self.graph.weights:
+            if name not in self.lasting:
+                return None
+            self.pin_value(name, "its value is used")
+            return self.graph.weights[name]
+        if maker is None or maker.op not in MOVES or (source := self.held(maker.inputs[0])) is None:
+            return None
+        found = self.moved(maker, source)
+        self._asked.add(name)
+        return None if found is None else found[maker.outputs.index(name)]
 
     def operand(self, node: Node, index: int) -> str:
         """The name of operand `index`, or "" where it is absent."""
@@ -342,6 +359,9 @@ def _unscalable(data: Array) -> npt.NDArray[np.bool_]:
     return np.asarray((data == 0) | np.isinf(data.astype(np.float64)))
 
 
-def propagate(graph: Graph, registry: Registry) -> Scales:
-    """Find the scale constraints of `graph` under the rules of `registry`."""
-    return Propagation(graph, registry).run()
+def propagate(graph: Graph, registry: Registry, lasting: Collection[str] | None = None) -> Scales:
+    """Find the scale constraints of `graph` under the rules of `registry`.
+
+    `lasting` are the weights whose values may be relied upon; None: all, as what is found is applied at once.
+    """
+    return Propagation(graph, registry, lasting).run()

@@ -89,7 +89,7 @@ def find_symmetries(
     for mode in modes:
         with LOCK, in_mode(model, mode), _fixed_momentum(model):
             networks.append(open_model(model, example_inputs, kwargs).network)
-    constraints, demands, after, activations = _side_by_side(networks)
+    constraints, demands, after, activations = _side_by_side(networks, fixed)
     names = set.intersection(*({*network.weights} for network in networks)) - fixed
     for item in demands:
         if item.weight not in names:
@@ -155,6 +155,7 @@ def in_mode(model: nn.Module, mode: Mode) -> Iterator[None]:
 
 def _side_by_side(
     networks: Sequence[ir.Graph],
+    fixed: Collection[str],
 ) -> tuple[Constraints, list[Demand], dict[int, int], list[Labels]]:
     """Equations, demands, depths and labels of activations of several networks, over disjoint labels."""
     whole = Constraints()
@@ -163,7 +164,7 @@ def _side_by_side(
     activations: list[Labels] = []
     nodes = 0
     for network in networks:
-        scales = propagate(network, default_registry())
+        scales = propagate(network, default_registry(), fixed)
         labels = whole.count - 1
         own = [_shifted(item, labels, nodes) for item in scales.demands]
         _append(whole, scales, labels, nodes)

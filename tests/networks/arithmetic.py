@@ -44,6 +44,15 @@ NETWORKS: dict[str, Network] = {
     "inverse_square_root": (lambda: two(lambda a, b: F.relu(a) * b.square().rsqrt()), ROWS),
     "cube": (lambda: one(lambda y: y**3), ROWS),
     "fractional_power": (lambda: two(lambda a, b: a.abs() ** 1.5 + b), ROWS),
+    "powers_by_channel": (
+        lambda: beside(lambda y: y.abs() ** torch.tensor([1.0, 2.0, 3.0, 0.5], dtype=y.dtype), 4), ROWS
+    ),
+    "powers_with_zero": (
+        lambda: one(lambda y: y.abs() ** torch.tensor([0.0, 2.0, 2.0, 1.5], dtype=y.dtype)), ROWS
+    ),
+    "powers_by_row_and_channel": (
+        lambda: one(lambda y: y.abs() ** torch.tensor([[1.0], [2.0], [1.0], [3.0]], dtype=y.dtype)), ROWS
+    ),
     "power_of_branch": (lambda: two(lambda a, b: a.abs() ** b), ROWS),
     "branch_to_base": (lambda: one(lambda y: 2.0**y), ROWS),
     "abs": (lambda: one(lambda y: (y - 0.0).abs()), ROWS),

@@ -177,6 +177,12 @@ SCATTER: Functions = {
     "index_put_apart": _put_apart,
     "index_put_data": lambda x: x.index_put((x[:, 0, 0].argsort(), x[:, 0, 0].argsort()), x[0, :2]),
     "index_put_mask": lambda x: x.index_put((MASK,), x[0]),
+    "index_put_known_masks": lambda x: (
+        x.index_put((MASK, torch.tensor(1)), x[0, 0, :1]),
+        x[:, :, 0].index_put((None, torch.tensor([True, False, True])), x[0, :2, :2]),
+        x.index_put((torch.zeros(2, 3, dtype=torch.bool),), x[0, 0], accumulate=True),
+        x.index_put((MASK,), torch.ones(3, 4) * x[0, 0], accumulate=True),
+    ),
     "index_put_mask_add": lambda x: x.index_put((x > 0,), torch.tensor(2.0), accumulate=True),
     "masked_scatter": lambda x: x.masked_scatter(x > 0, x.flip(0)),
     "masked_scatter_rows": lambda x: x.masked_scatter(

@@ -51,6 +51,17 @@ ORDER: Functions = {
     "mode": lambda x: (x.round().mode(1), x.round().mode(2, True), x.round().mode(0).values),
     "topk": lambda x: (x.topk(2, 1), x.topk(2, largest=False), x.topk(1)[1]),
     "sort": lambda x: (x.sort(), x.sort(1, True), x.msort(), x.sort(stable=True, dim=0)),
+    "without_axes": lambda x: (
+        *x.sum().max(0),
+        *x.sum().sort(),
+        *x.sum().topk(1),
+        *x.sum().kthvalue(1),
+        *x.sum().mode(),
+        *x.sum().median(0),
+        *torch.aminmax(x.sum(), dim=0),
+        x.sum().sum(0),
+        x.sum().mean(-1),
+    ),
     "argsort": lambda x: (x.argsort(), torch.argsort(x, dim=1, descending=True, stable=True)),
     "quantile": lambda x: (
         x.quantile(0.3, 1),

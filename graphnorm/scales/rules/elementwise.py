@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from graphnorm.ir import FLOAT_TYPES, Node, float_format
 from graphnorm.scales.demands import fit
@@ -167,24 +168,55 @@ def _times_weight(ctx: Propagation, weight: str, sign_w: float, x: Labels, sign_
 
 def exponent(ctx: Propagation, name: str) -> Fraction | None:
     """A known exponent, the same everywhere, if it is a simple fraction."""
-    data = ctx.constant(name)
-    if data is None or data.size == 0 or ctx.value(name).dynamic or not (data == data.flat[0]).all():
+    found = exponents(ctx, name)
+    return next(iter(found)) if found is not None and len(found) == 1 else None
+
+
+def exponents(ctx: Propagation, name: str) -> dict[Fraction, npt.NDArray[np.bool_]] | None:
+    """Known exponents, all of them simple fractions, and where each of them stands."""
+    data = None if ctx.value(name).dynamic else ctx.held(name)
+    if data is None or data.size == 0:
         return None
-    number = float(data.flat[0])
+    small = data[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in data.strides)]
+    numbers = np.unique(small)
+    fractions = [_fraction(float(number), data.dtype) for number in numbers[: _EXPONENTS + 1]]
+    if len(numbers) > _EXPONENTS or None in fractions:
+        return None
+    found: dict[Fraction, npt.NDArray[np.bool_]] = {}
+    for k, number in zip(fractions, numbers, strict=True):
+        if k is not None:  # neighbours may be roundings of one fraction
+            found[k] = found.get(k, np.zeros(small.shape, dtype=bool)) | (small == number)
+    return found
+
+
+def _fraction(number: float, dtype: np.dtype[Any]) -> Fraction | None:
     if not np.isfinite(number):
         return None
     k = Fraction(number).limit_denominator(1000)
-    rounding = float_format(data.dtype).eps if data.dtype.name in FLOAT_TYPES else 0.0
+    rounding = float_format(dtype).eps if dtype.name in FLOAT_TYPES else 0.0
     return k if abs(float(k) - number) <= rounding * abs(float(k)) else None
 
 
 def power(ctx: Propagation, node: Node) -> None:
-    k = exponent(ctx, node.inputs[1])
-    if k is None or not ctx.is_data(node.inputs[0]):
+    """Each entry's scale comes out as often as its exponent says."""
+    found, rank = exponents(ctx, node.inputs[1]), ctx.rank(node.outputs[0])
+    if found is None or not ctx.is_data(node.inputs[0]):
         ctx.pin_node(node, "exponent not a known simple fraction")
         return
-    labels = scaled(ctx, ctx.labels(node.inputs[0]), k)
-    ctx.set(node.outputs[0], align(labels, ctx.rank(node.outputs[0])))
+    labels = align(ctx.labels(node.inputs[0]), rank)
+    if len(found) == 1:
+        ctx.set(node.outputs[0], scaled(ctx, labels, next(iter(found))))
+        return
+    masks = {k: mask.reshape((1,) * (rank - mask.ndim) + mask.shape) for k, mask in found.items()}
+    shape = np.broadcast_shapes(labels.shape, next(iter(masks.values())).shape)
+    out = np.zeros(shape, dtype=np.int64)
+    for k, mask in masks.items():
+        where = np.broadcast_to(mask, shape)
+        entries = np.broadcast_to(labels, shape)[where]
+        if not k:  # the entry is 1 whatever it was: a channel that is not read keeps its weights
+            ctx.equation([(1.0, entries)])
+        out[where] = scaled(ctx, entries, k)
+    ctx.set(node.outputs[0], squeeze_constant_axes(out))
 
 
 def clip(ctx: Propagation, node: Node) -> None:
@@ -203,6 +235,8 @@ def prelu(ctx: Propagation, node: Node) -> None:
     ctx.pin_value(node.inputs[1], "slope of a piecewise linear unit")
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 
+
+_EXPONENTS = 64  # different ones in a tensor
 
 _PASS = "elementwise, homogeneous"
 _SUM = "sums and choices"

@@ -71,7 +71,7 @@ def axes_of(ctx: Propagation, node: Node, rank: int) -> list[int] | None:
     axes = ctx.static(node, "axes", 1)
     if axes is None or axes.size == 0:
         return [] if int(node.attributes.get("noop_with_empty_axes", 0)) else list(range(rank))
-    return [int(axis) % rank for axis in axes.ravel()]
+    return [int(axis) % rank for axis in axes.ravel()] if rank else []
 
 
 def reduce_product(ctx: Propagation, node: Node) -> None:

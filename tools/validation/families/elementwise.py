@@ -105,6 +105,9 @@ def power(m: Maker) -> Case:
         return m.case(
             m.real(shape, positive), m.fixed(np.full(m.choose([(), (1,), shape]), exponent), np.float64)
         )
+    if m.chance(0.5):
+        several = m.rng.choice([2.0, 3.0, 0.5, -1.0, 1.0, 0.0], m.broadcast(shape))
+        return m.case(m.real(shape, positive), m.fixed(several, np.float64))
     return m.case(m.real(shape, positive), m.real(m.broadcast(shape)))
 
 
