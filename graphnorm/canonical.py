@@ -15,6 +15,7 @@ from graphnorm.callers_state import kept_filters
 from graphnorm.coefficients import Rescaled
 from graphnorm.confirming import failure_of, log_scales_of, measured_on, permuted, probes, prove, shown_in
 from graphnorm.errors import InputError, NotEquivalentError
+from graphnorm.extremes import activation_extremes, leaving_half, weight_extremes, worth_running
 from graphnorm.fitting import ROUNDS, fit
 from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.limits import enough_memory
@@ -66,6 +67,7 @@ def canonicalize(
     inputs_as_weights: bool = False,
     p: float = 2.0,
     c: float = 1.0,
+    biases: bool = False,
     mode: str = "optimal",
     tol: float = 1e-8,
     gap: float | None = None,
@@ -90,6 +92,8 @@ def canonicalize(
             whose values callers could replace; in the result they are no inputs any more.
         p: exponent of the norm, > 0; ``inf`` balances the largest absolute weights.
         c: asymmetry of ENorm-c (Stock et al. 2019, section 3.4), > 0; 1 is symmetric.
+        biases: count what is added (biases, running means, initial states) in the norm, too: convex and
+            unique as without, with a somewhat larger norm of the weights, and no bias grows beyond measure.
         mode: ``optimal``, or ``exact``: coefficients are powers of two, outputs stay bit-identical.
         tol: stop when max |log(in / out)| over all neurons is at most this.
         gap: go on until the objective is proved to be within this fraction of its minimum, too.
@@ -129,7 +133,7 @@ def canonicalize(
     source.network.check_finite()
     graph = build(source.network)
     clock.lap("trace")
-    problem = build_problem(graph, p, c)
+    problem = build_problem(graph, p, c, biases)
     frozen = np.zeros(problem.count, dtype=bool)
     if memory is None:
         memory = int(_MEMORY * sum(w.nbytes for w in source.network.weights.values()))
@@ -170,6 +174,11 @@ def canonicalize(
     if inplace:
         emitted = source.emit(weights, inplace=True)
     energy = energy_by_weight(graph, rescaled.weights, p)
+    extremes = weight_extremes(graph, rescaled, x)
+    if verify and worth_running(graph, extremes):
+        tell("measuring activations")
+        _, inputs = probes(source, device)[0]
+        extremes["activation"] = activation_extremes(graph, source.hidden_values(source.model, inputs), x)
     report = Report(
         model=source.network.name,
         dimension=graph.dimension,
@@ -186,7 +195,7 @@ def canonicalize(
             "exact_cost": final / solution.after - 1 if mode == "exact" and solution.after else None,
             "limited_channels": len(rescaled.lost),
         },
-        options={"p": p, "c": c, "mode": mode, "tol": tol, "gap": gap},
+        options={"p": p, "c": c, "biases": biases, "mode": mode, "tol": tol, "gap": gap},
         pins=graph.pins,
         degenerate=degenerate_groups(graph, solution.degenerate),
         unknown=graph.scales.unknown,
@@ -195,7 +204,13 @@ def canonicalize(
         permuted=len(permutation),
         seconds=clock.laps,
         clips=None if rewriting is None else {"rewritten": rewriting.rewritten, "left": rewriting.left},
-        remarks=(*remarks, *verification.remarks, *shown_in(source.network, verification.measurement)),
+        remarks=(
+            *remarks,
+            *verification.remarks,
+            *shown_in(source.network, verification.measurement),
+            *leaving_half(extremes),
+        ),
+        extremes=extremes,
     )
     return Result(source.given(emitted), rescaled.coefficients, report, source, graph, x, permutation)
 

@@ -2,7 +2,8 @@
 
 Phi = sum over multiplicative weights (kernels, matrices, gains) of lambda |w|^p, with
 lambda = c^(p h), h the number of weight layers after the weight on the longest path to the output
-(asymmetric ENorm-c: a cycle multiplies by d = sqrt(R / (c L)) with p-norms L, R).  Biases follow.
+(asymmetric ENorm-c: a cycle multiplies by d = sqrt(R / (c L)) with p-norms L, R).  Biases follow; or they
+count as well, each one more term exp(p u) |b|^p, which leaves Phi convex and its minimum unique.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "
 _LAYERS = CONTRACTIONS | {"DeformConv", "RNN", "LSTM", "GRU", "aten::lstm_projected"}
 
 
-def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Problem:
-    """Forms and masses of every multiplicative weight that can move.
+def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0, biases: bool = False) -> Problem:
+    """Forms and masses of every multiplicative weight that can move; of biases too if they count.
 
     Masses of layers stay in the weights (`Streamed`) until the solver holds them.
 
@@ -39,6 +40,7 @@ def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Prob
         graph: the rescaling graph.
         p: exponent of the norm; ``inf`` balances the largest absolute values.
         c: asymmetry of ENorm-c.
+        biases: whether what is added counts: biases, running means, initial states.
     """
     groups = np.zeros(graph.solution.count, dtype=np.int64)
     for group in graph.groups:
@@ -46,7 +48,8 @@ def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0) -> Prob
     depth = layers_after(graph.network, graph.demands) if c != 1.0 else {}
     blocks = []
     sides = _Sides(graph.solution.basis)
-    counted = [demand for demand in graph.movable() if demand.role == "weight"]
+    roles = ("weight", "bias") if biases else ("weight",)
+    counted = [demand for demand in graph.movable() if demand.role in roles]
     for demand, region in each_entry_once(graph.network.weights, counted):
         h = depth.get(demand.node, 0)
         factor = c ** (p * h if np.isfinite(p) else h)

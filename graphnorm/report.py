@@ -80,6 +80,8 @@ class Report:
         seconds: time of each stage.
         clips: with ``rewrite_clips``: names of the clips ``rewritten``, and of those ``left`` with reasons.
         remarks: what was done otherwise than asked or expected, a sentence each.
+        extremes: the largest ``coefficient`` of a channel, ``weight`` and ``bias``, before and after; of
+            ``activation`` too where models were run and a coefficient is 100 or more.
     """
 
     model: str
@@ -96,6 +98,7 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     clips: Mapping[str, tuple[str, ...]] | None = None
     remarks: tuple[str, ...] = ()
+    extremes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def unchanged(self) -> str:
@@ -127,6 +130,7 @@ class Report:
             "permuted": self.permuted,
             "seconds": dict(self.seconds),
             "clips": None if self.clips is None else {key: list(names) for key, names in self.clips.items()},
+            "extremes": {name: {"before": b, "after": a} for name, (b, a) in self.extremes.items()},
             "remarks": list(self.remarks),
         }
 

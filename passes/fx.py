@@ -49,6 +49,7 @@ class CanonicalizePass(PassBase):
         example_inputs: Positional arguments of the module; only their shapes and types matter.
         p: Exponent of the norm.
         c: Depth penalty of asymmetric ENorm; 1 is none.
+        biases: Count biases in the norm, too.
         mode: ``"optimal"``, or ``"exact"``: coefficients are powers of two, outputs bit-identical.
         tol: Largest log-imbalance left at any neuron.
         verify: Check that the result computes the same function.
@@ -60,6 +61,7 @@ class CanonicalizePass(PassBase):
     example_inputs: tuple[Any, ...]
     p: float = 2.0
     c: float = 1.0
+    biases: bool = False
     mode: str = "optimal"
     tol: float = 1e-8
     verify: bool = True
@@ -77,6 +79,7 @@ class CanonicalizePass(PassBase):
             self.example_inputs,
             p=self.p,
             c=self.c,
+            biases=self.biases,
             mode=self.mode,
             tol=self.tol,
             verify=self.verify,

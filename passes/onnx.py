@@ -35,6 +35,7 @@ class CanonicalizePass(FunctionalPass):
         example_inputs: Inputs by name or in order, to fix symbolic sizes; None: sizes are chosen.
         p: Exponent of the norm.
         c: Depth penalty of asymmetric ENorm; 1 is none.
+        biases: Count biases in the norm, too.
         mode: ``"optimal"``, or ``"exact"``: coefficients are powers of two, outputs bit-identical.
         tol: Largest log-imbalance left at any neuron.
         verify: Check that the result computes the same function.
@@ -46,6 +47,7 @@ class CanonicalizePass(FunctionalPass):
     example_inputs: Any = None
     p: float = 2.0
     c: float = 1.0
+    biases: bool = False
     mode: str = "optimal"
     tol: float = 1e-8
     verify: bool = True
@@ -65,6 +67,7 @@ class CanonicalizePass(FunctionalPass):
             self.example_inputs,
             p=self.p,
             c=self.c,
+            biases=self.biases,
             mode=self.mode,
             tol=self.tol,
             verify=self.verify,

@@ -56,6 +56,7 @@ MAY_IMPORT = {
     "coefficients": "errors ir scales graph threads products underflow",
     "emission": "atomic errors ir frontends",
     "verification": "errors ir scales graph coefficients underflow frontends emission",
+    "extremes": "ir scales graph coefficients",
     "sources": "errors ir clips frontends emission verification",
     "tracing": "limits errors callers_state graph sources",
     "alignment": "errors ir scales",
@@ -65,7 +66,7 @@ MAY_IMPORT = {
     "fitting": "graph solver coefficients",
     "confirming": "errors ir graph coefficients verification sources report permutation",
     "canonical": "limits errors callers_state ir graph solver objective coefficients verification sources "
-    "report permutation fitting confirming",
+    "report permutation fitting extremes confirming",
     "training": "errors callers_state ir frontends scales solver objective sources",
     "interfaces": "errors ir sources",
     "equivalence": "limits errors callers_state ir proof verification sources report interfaces",

@@ -43,6 +43,7 @@ class Claims:
         after: objective of B's weights.
         gap: bound on how far `after` is above the minimum, if it was computed.
         vectors: hash of the vectors' file.
+        biases: whether they count in the objective; a file may leave it out.
     """
 
     a_graph: str
@@ -56,6 +57,7 @@ class Claims:
     after: float
     gap: float | None
     vectors: str
+    biases: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def _claims(path: Path, held: Any) -> Claims:
     ):
         raise InputError(f"{path}: is no {FORMAT} of version {VERSION}")
     names = [field.name for field in fields(Claims)]
+    held = {"biases": False, **held}
     missing = [name for name in names if name not in held]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}")
@@ -158,6 +161,7 @@ def _is_text(value: Any) -> bool:
 _LEAST = float(np.finfo(np.float64).smallest_normal)
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "exact": (lambda value: type(value) is bool, "true or false"),
+    "biases": (lambda value: type(value) is bool, "true or false"),
     "p": (lambda value: _is_number(value, _LEAST), "a number above 0"),
     "c": (lambda value: _is_number(value, _LEAST) and value < math.inf, "a finite number above 0"),
     "before": (lambda value: _is_number(value) and value < math.inf, "a finite number, at least 0"),

@@ -56,15 +56,17 @@ def save_certificate(result: Result, path: Path, written: Path | None = None) ->
     vectors = pack(result.log_scales, result.permutation)
     options, solver = result.report.options, result.report.solver
     exact = options["mode"] == "exact"
-    before, after = _objectives(result.graph, result.log_scales, float(options["p"]), float(options["c"]))
+    norm = float(options["p"]), float(options["c"]), bool(options["biases"])
+    before, after = _objectives(result.graph, result.log_scales, *norm)
     claims = Claims(
         a_graph=graph_hash(source.network),
         a_weights=weights_hash(source.network),
         b_graph=graph_hash(other.network),
         b_weights=weights_hash(other.network),
         exact=exact,
-        p=float(options["p"]),
-        c=float(options["c"]),
+        p=norm[0],
+        c=norm[1],
+        biases=norm[2],
         before=before,
         after=after,
         gap=None if solver.get("gap") is None else float(solver["gap"]),
@@ -171,7 +173,7 @@ def _failed(certificate: Certificate, failure: str) -> Certificate:
 
 def _wrong_objective(claims: Claims, graph: RescalingGraph, x: Any) -> str:
     """Objectives of both, computed anew: of A at log-scales 0, of B at those of the certificate."""
-    both = _objectives(graph, x, claims.p, claims.c)
+    both = _objectives(graph, x, claims.p, claims.c, claims.biases)
     for name, claimed, found in zip(("before", "after"), (claims.before, claims.after), both, strict=True):
         if not abs(found - claimed) <= _SAME * max(abs(found), abs(claimed)):
             return f"objective {name}: {claimed:.12g} is claimed, it is {found:.12g}"
@@ -182,7 +184,9 @@ def _about_gap(claims: Claims, graph: RescalingGraph, x: Any) -> str:
     """How far B is above the minimum: the bound, computed anew, beside what is claimed."""
     if claims.gap is None:
         return ""
-    found = certified_gap(build_problem(graph, claims.p, claims.c), x[graph.solution.variables])
+    found = certified_gap(
+        build_problem(graph, claims.p, claims.c, claims.biases), x[graph.solution.variables]
+    )
     if found <= max(_CONFIRMS * claims.gap, _SAME):
         return f"the objective is at most {found:.2g} of itself above its minimum (computed anew)"
     return (
@@ -191,8 +195,8 @@ def _about_gap(claims: Claims, graph: RescalingGraph, x: Any) -> str:
     )
 
 
-def _objectives(graph: RescalingGraph, x: Any, p: float, c: float) -> tuple[float, float]:
+def _objectives(graph: RescalingGraph, x: Any, p: float, c: float, biases: bool) -> tuple[float, float]:
     """At no rescaling, and at log-scales `x`, in float64."""
-    problem = build_problem(graph, p, c)
+    problem = build_problem(graph, p, c, biases)
     z = x[graph.solution.variables]
     return float(objective(problem, 0 * z)), float(objective(problem, z))

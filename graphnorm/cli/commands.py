@@ -89,6 +89,7 @@ def canonicalize(
     ],
     p: Annotated[float, typer.Option("--p", help="Exponent of the norm, > 0; inf: largest weights.")] = 2.0,
     c: Annotated[float, typer.Option("--c", help="Asymmetry of ENorm-c, > 0; 1 is symmetric.")] = 1.0,
+    biases: Annotated[bool, typer.Option("--biases", help="Count biases in the norm, too.")] = False,
     mode: Annotated[
         Mode,
         typer.Option("--mode", help="exact: coefficients are powers of two, outputs stay bit-identical."),
@@ -170,6 +171,7 @@ def canonicalize(
             **opened.arguments,
             p=p,
             c=c,
+            biases=biases,
             mode=mode.value,
             tol=tol,
             gap=gap,

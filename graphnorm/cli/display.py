@@ -87,6 +87,8 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
         )
     _verification_rows(table, report.verification)
     _graph_rows(table, report.pins, report.degenerate, report.unknown)
+    for kind, (before, after) in report.extremes.items():
+        table.add_row(f"largest {kind}", f"{before:.3g} → {after:.3g}")
     for remark in report.remarks:
         table.add_row("remark", escape(remark))
     table.add_row("seconds", _seconds(report.seconds))

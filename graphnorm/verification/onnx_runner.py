@@ -70,11 +70,11 @@ class OnnxRunner:
             return Reference(None, _UNOPTIMISED, (plain,), _UNOPTIMISED)
 
     def nearby(self, seed: int, size: float | None) -> OnnxRunner:
-        """The same graph with matrices and kernels moved at random."""
+        """The same graph with matrices and kernels moved at random; vectors are only rounded anew."""
         generator = np.random.default_rng(seed)
         moved: dict[str, ir.Array] = {}
         for name, array in self._network.weights.items():
-            if array.ndim > 1:
+            if array.ndim > 1 or size is None:
                 reach = ir.float_format(array.dtype).eps / 2 if size is None else size
                 factor = 1 + reach * generator.uniform(-1, 1, array.shape)
                 moved[name] = np.asarray(array.astype(np.float64) * factor).astype(array.dtype)

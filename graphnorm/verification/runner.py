@@ -40,7 +40,7 @@ class Runner(Runnable, Protocol):
         """What this model's own noise is measured against."""
 
     def nearby(self, seed: int, size: float | None) -> Runner:
-        """A model whose matrices and kernels are moved at random by up to `size` (None: by half an ulp)."""
+        """A model with matrices and kernels moved at random by up to `size` (None: all, by half an ulp)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,12 +138,12 @@ class TorchRunner:
         return self.device if self._place.moves else "auto"
 
     def nearby(self, seed: int, size: float | None) -> TorchRunner:
-        """The same module with matrices and kernels moved at random."""
+        """The same module with matrices and kernels moved at random; vectors are only rounded anew."""
         runner = TorchRunner(self._model, self._example, self._asked(), self._double)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for tensor in runner._module.parameters():
-                if tensor.ndim > 1 and tensor.is_floating_point():
+                if (tensor.ndim > 1 or size is None) and tensor.is_floating_point():
                     reach = torch.finfo(tensor.dtype).eps / 2 if size is None else size
                     move = 2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 1
                     tensor.copy_(tensor.double().cpu() * (1 + reach * move))
