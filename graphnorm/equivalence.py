@@ -21,6 +21,7 @@ from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError, RunError
 from graphnorm.interfaces import Interfaces, open_pair
 from graphnorm.limits import enough_memory
+from graphnorm.proof.pairing import WRITTEN
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import UNEXERCISED, CheckReport, Search, Verification
 from graphnorm.sources import Source, TorchSource
@@ -33,12 +34,14 @@ from graphnorm.verification.probes import Probes
 from graphnorm.verification.reach import Suspect, differing_rows, numbers, of_unpicked, unpicked
 from graphnorm.verification.runner import Runner
 from graphnorm.verification.search import GRADIENT, RANDOM, find_difference, smallest
+from graphnorm.verification.unreached import of_unreached, unreached
 
 # Without a proof, look for an input on which the models part.
 _SUSPECT_DRAWS = (5, 40)  # of each kind of input: at least, at most
 _SUSPECT_ENTRIES = 5_000_000  # of all inputs together, beyond the least
 _SHRINK_SECONDS = 5.0
 _LAYER_INPUTS = 4
+_REACH_INPUTS = 12  # on which entries that differ are moved
 Tell = Callable[[str], None]
 
 
@@ -113,11 +116,41 @@ def check(
     stages = ("trace", "prove", "verify", "locate")
     laps = dict(zip(stages, (end - start for start, end in itertools.pairwise(clock)), strict=True))
     report = _report(pair, found, measurement, parted, search, laps, inputs.remarks)
-    missed = unpicked(suspects, inputs.drawing.ranges, [arrays for _, arrays in inputs.tried])
-    if report.verdict == "agrees" and missed:
+    if report.verdict == "agrees" and (
+        missed := _missed(first, found, original, inputs, suspects, device, seconds / 4)
+    ):
         verification = replace(report.verification, verdict=UNEXERCISED)
-        report = replace(report, verification=verification, remarks=(*report.remarks, of_unpicked(missed)))
+        report = replace(report, verification=verification, remarks=(*report.remarks, *missed))
     return replace(report, layers=tuple(compared), layers_unknown=unknown)
+
+
+def _missed(
+    first: Source,
+    found: Attempt,
+    original: Runner,
+    inputs: Probes,
+    suspects: Sequence[Suspect],
+    device: str,
+    seconds: float,
+) -> list[str]:
+    """Sentences about weights that differ and that no input reached."""
+    told: list[str] = []
+    tried = [arrays for _, arrays in inputs.tried]
+    rows = unpicked(suspects, inputs.drawing.ranges, tried)
+    if rows:
+        told.append(of_unpicked(rows))
+    if found.nearest is not None and found.nearest.form == WRITTEN:
+        names = unreached(
+            original,
+            lambda weights: first.runner(first.emit(weights), device),
+            first.network.weights,
+            found.nearest.weights,
+            tried[:_REACH_INPUTS],
+            seconds,
+        )
+        if names:
+            told.append(of_unreached(names))
+    return told
 
 
 def check_signatures(a: ir.Graph, b: ir.Graph) -> None:

@@ -19,7 +19,7 @@ class Pieces(nn.Module):
         super().__init__()
         self.a, self.o = nn.Linear(3, 4), nn.Linear(4, 2)
         self.options = options
-        self.register_buffer("lengths", torch.tensor([1, 3, 2]), persistent=False)
+        self.lengths = torch.tensor([1, 3, 2])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.a(x))
