@@ -28,7 +28,7 @@ def node(op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: A
 
 def graph(
     nodes: Sequence[onnx.NodeProto],
-    inputs: Mapping[str, tuple[int, Sequence[int]]],
+    inputs: Mapping[str, tuple[int, Sequence[int | str]]],
     arrays: Mapping[str, np.ndarray] | None = None,
     outputs: Sequence[str] = ("y",),
 ) -> onnx.ModelProto:

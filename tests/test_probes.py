@@ -6,8 +6,10 @@ import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 import graphnorm
@@ -20,7 +22,7 @@ from graphnorm.verification.probes import Probes
 from graphnorm.verification.reach import Suspect, differing_rows, filled, unpicked
 from graphnorm.verification.runner import Reference
 from graphnorm.verification.search import find_difference
-from tests.test_input_ranges import INT64, TABLE, graph, node
+from tests.test_input_ranges import FLOAT, INT64, TABLE, graph, node
 
 Function = Callable[..., np.ndarray]
 
@@ -28,7 +30,7 @@ Function = Callable[..., np.ndarray]
 class Fake:
     """A model that is a function of arrays."""
 
-    device, tiny, runtime = "fake", 2.0, "NumPy"
+    device, tiny, runtime, remarks = "fake", 2.0, "NumPy", ()
 
     def __init__(self, function: Function) -> None:
         self.function = function
@@ -224,3 +226,59 @@ def test_the_search_changes_integers() -> None:
     assert parted is not None
     assert np.abs(parted[0]).max() > 5000
     assert tried > 0
+
+
+def weighted(kind: int, of_weights: Sequence[int | str], by: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    """A perceptron over T rows whose results meet a second input."""
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.standard_normal((4, 5)), "v": rng.standard_normal((5, 3))}
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("MatMul", ["r", "v"], ["z"]),
+        *by,
+    ]
+    numbers = {"last": np.array([-1]), "zero": np.array(0), "one": np.array(1)}
+    held = {**{name: array.astype(np.float32) for name, array in arrays.items()}, **numbers}
+    return graph(nodes, {"x": (FLOAT, ["T", 4]), "s": (kind, of_weights)}, held)
+
+
+ROWS_WEIGHTED = [node("Unsqueeze", ["s", "last"], ["u"]), node("Mul", ["z", "u"], ["y"])]
+CUT = [node("Range", ["zero", "s", "one"], ["i"]), node("Gather", ["z", "i"], ["y"], axis=0)]
+
+
+@pytest.mark.parametrize("sizes", [{}, {"x": (5, 4)}, {"s": (5,)}, {"x": (5, 4), "s": (5,)}], ids=str)
+def test_sizes_given_for_some_inputs_suit_the_others(sizes: dict[str, tuple[int, ...]]) -> None:
+    report = graphnorm.canonicalize(weighted(FLOAT, ["U"], ROWS_WEIGHTED), input_shapes=sizes).report
+    assert report.verification.verdict == "proved"
+    assert report.verification.measurement is not None
+    assert report.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "by"), [(FLOAT, [node("Mul", ["z", "s"], ["y"])]), (INT64, CUT)], ids=["factor", "length"]
+)
+def test_inputs_without_axes_are_measured(kind: int, by: Sequence[onnx.NodeProto]) -> None:
+    built = weighted(kind, [], by)
+    result = graphnorm.canonicalize(built)
+    assert result.report.verification.measurement is not None
+    assert graphnorm.check(built, result.model, seconds=1).equivalent
+
+
+def test_a_model_that_takes_nothing_that_is_tried_rests_on_its_proof() -> None:
+    """Rows picked far beyond the table, whatever the input is."""
+    far = [
+        node("Mul", ["s", "zero"], ["k"]),
+        node("Add", ["k", "far"], ["j"]),
+        node("Gather", ["z", "j"], ["g"], axis=0),
+        node("Add", ["g", "z"], ["y"]),
+    ]
+    built = weighted(INT64, [], far)
+    built.graph.initializer.append(numpy_helper.from_array(np.array(10**6), "far"))
+    result = graphnorm.canonicalize(built, input_shapes={"x": (3, 4)})
+    assert result.report.verification.verdict == "proved"
+    assert result.report.verification.measurement is None
+    assert "the proof stands alone" in result.report.remarks[-1]
+    report = graphnorm.check(built, result.model, input_shapes={"x": (3, 4)})
+    assert report.verdict == "proved"
+    assert "no input was found that A takes" in " ".join(report.remarks)
