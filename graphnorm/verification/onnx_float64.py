@@ -20,6 +20,7 @@ from graphnorm import ir
 from graphnorm.errors import RunError
 from graphnorm.frontends.onnx_load import to_proto
 from graphnorm.verification.float64_kernels import KERNELS
+from graphnorm.verification.onnx_slim import taken_out
 from graphnorm.verification.run_errors import reason, run_error
 
 _NARROW = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -55,7 +56,7 @@ class Float64Runner:
     def __init__(self, model: onnx_ir.Model, network: ir.Graph) -> None:
         self._names, self._results = network.inputs, network.outputs
         slim = model.clone()
-        self._held = _taken_out(slim)
+        self._held = taken_out(slim, _LARGE)
         proto = to_proto(slim)
         _widen_graph(proto.graph)
         for function in proto.functions:
@@ -70,7 +71,8 @@ class Float64Runner:
             [*dict.fromkeys((*node.input, *_captured(node.onnx_node)))] for node in self._evaluator.rt_nodes_
         ]
         last = {name: index for index, names in enumerate(self._reads) for name in names}
-        kept = {*self._evaluator.output_names, ""}
+        self._outputs = network.outputs
+        kept = {*self._outputs, ""}
         self._dying: list[list[str]] = [[] for _ in self._reads]
         for name, index in last.items():
             if name not in kept:
@@ -126,30 +128,6 @@ def _moved(value: Any, unit: float, generator: np.random.Generator) -> Any:
     if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim == 0:
         return value
     return value * (1 + unit * generator.uniform(-1, 1, value.shape))
-
-
-def _taken_out(model: onnx_ir.Model) -> dict[str, onnx_ir.TensorProtocol]:
-    """Remove the main graph's large tensors, by name; `model` is changed."""
-    found: dict[str, onnx_ir.TensorProtocol] = {}
-    graph = model.graph
-    inputs = {value.name for value in graph.inputs}
-    for name, value in list(graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is not None and name not in inputs and _is_large(tensor):
-            found[name] = tensor
-            del graph.initializers[name]
-    for node in list(graph):
-        if node.op_type != "Constant" or node.domain or "value" not in node.attributes:
-            continue
-        held, output = node.attributes["value"].as_tensor(), node.outputs[0].name
-        if output and _is_large(held):
-            found[output] = held
-            graph.remove(node)
-    return found
-
-
-def _is_large(tensor: onnx_ir.TensorProtocol) -> bool:
-    return tensor.dtype != onnx_ir.DataType.STRING and tensor.nbytes > _LARGE
 
 
 def _captured(node: onnx.NodeProto) -> Iterator[str]:

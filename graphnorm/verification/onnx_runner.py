@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,12 @@ from graphnorm.verification.onnx_providers import (
     provider_options,
     remarks_of,
 )
+from graphnorm.verification.onnx_slim import with_weights_as_inputs
 from graphnorm.verification.runner import Reference
 
 _PROTOBUF_LIMIT = 1_900_000_000
+_COPIED = 64_000_000  # bytes of weights of which a session may hold copies
+_CPU = "CPUExecutionProvider"
 
 
 class OnnxRunner:
@@ -47,8 +50,12 @@ class OnnxRunner:
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         settings = (provider, provider_options(provider, str(device)))
+        self._held: Mapping[str, onnx_ir.TensorProtocol] = {}
         with full_precision(provider):
-            self._session = _session(model, options, settings)
+            if provider == _CPU and _size(model) > _COPIED:
+                self._session, self._held = _feeding_session(model, options, settings)
+            else:
+                self._session = _session(model, options, settings)
         used = self._session.get_providers()[0]
         if used != provider:
             raise InputError(f"onnxruntime offers {provider} and does not start it; use --device cpu")
@@ -58,7 +65,8 @@ class OnnxRunner:
         """All outputs; sequence and map outputs are flattened to their arrays."""
         feed = _feed(self._session, self._network, inputs)
         with running(feed), full_precision(self._session.get_providers()[0]):
-            results = self._session.run(list(self._network.outputs), feed)
+            weights = {name: tensor.numpy() for name, tensor in self._held.items()}
+            results = self._session.run(list(self._network.outputs), feed | weights)
             return [array for result in results for array in _arrays(result)]
 
     def reference(self) -> Reference:
@@ -108,11 +116,8 @@ def _arrays(result: Any) -> list[ir.Array]:
 def _session(
     model: onnx_ir.Model, options: onnxruntime.SessionOptions, provider: tuple[str, dict[str, str]]
 ) -> onnxruntime.InferenceSession:
-    size = sum(
-        int(value.const_value.nbytes) for value in model.graph.initializers.values() if value.const_value
-    )
     try:
-        if size < _PROTOBUF_LIMIT:
+        if _size(model) < _PROTOBUF_LIMIT:
             return onnxruntime.InferenceSession(_inline(model), options, providers=[provider])
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
@@ -121,6 +126,24 @@ def _session(
     except ONNXRUNTIME_ERRORS as error:
         _, why = diagnosis(error)
         raise InputError(f"onnxruntime cannot load the model, so it cannot be measured: {why}") from error
+
+
+def _size(model: onnx_ir.Model) -> int:
+    """Bytes of the main graph's initializers."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
+
+
+def _feeding_session(
+    model: onnx_ir.Model, options: onnxruntime.SessionOptions, provider: tuple[str, dict[str, str]]
+) -> tuple[onnxruntime.InferenceSession, Mapping[str, onnx_ir.TensorProtocol]]:
+    """A session to which large weights are fed, and these; one that holds them where kernels demand it."""
+    proto, held = with_weights_as_inputs(model)
+    try:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=[provider])
+    except ONNXRUNTIME_ERRORS:
+        return _session(model, options, provider), {}
+    return session, held
 
 
 def _inline(model: onnx_ir.Model) -> bytes:

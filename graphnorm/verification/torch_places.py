@@ -14,6 +14,7 @@ from torch.export.passes import move_to_device_pass
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch_caches import caching_configs
 from graphnorm.frontends.torch_state import LOCK
+from graphnorm.verification.torch_sharing import shared, widen_while_read
 
 # What moving or widening a model raises: no memory, no such type or data there, or nothing to move.
 PLACEMENT_ERRORS = (RuntimeError, TypeError, AssertionError, ValueError)
@@ -76,8 +77,15 @@ def _devices(model: Any) -> list[str]:
     return list(dict.fromkeys(str(tensor.device) for tensor in tensors))
 
 
-def placed(model: Any, place: Place, double: bool) -> nn.Module:
-    """A copy of a model at a place, its float tensors in float64 if `double`."""
+def placed(model: Any, place: Place, double: bool, share: bool = False) -> nn.Module:
+    """A copy of a model at a place, its float tensors in float64 if `double`.
+
+    Args:
+        model: left as it is.
+        place: where.
+        double: in float64.
+        share: parameters stay the caller's own, in float64 only while they are read.
+    """
     with LOCK:  # no other thread is exporting the same module
         if isinstance(model, ExportedProgram):
             if place.moves:  # its graph holds devices as literals
@@ -85,12 +93,23 @@ def placed(model: Any, place: Place, double: bool) -> nn.Module:
             module = model.module()
         else:
             module = model
+        if share:
+            return _sharing(module, double)
         copied: nn.Module = copy.deepcopy(module, _converted(module, place, double))
     for config in caching_configs(copied):
         config.use_cache = False
     if place.moves:
         copied = copied.to(place.device)
     return copied.double() if double else copied
+
+
+def _sharing(module: nn.Module, double: bool) -> nn.Module:
+    copied: nn.Module = copy.deepcopy(module, shared(module))
+    for config in caching_configs(copied):
+        config.use_cache = False
+    if double:
+        widen_while_read(copied)
+    return copied
 
 
 def _converted(module: nn.Module, place: Place, double: bool) -> dict[int, Any]:

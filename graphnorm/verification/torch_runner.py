@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from graphnorm import ir
 from graphnorm.emission.torch_module import named_tensors
+from graphnorm.errors import RunError
 from graphnorm.frontends.torch_tensors import to_numpy, to_tensor
 from graphnorm.verification.double_kernels import DoubleKernels
 from graphnorm.verification.run_errors import reason
@@ -22,6 +23,7 @@ from graphnorm.verification.shaking import Shaking
 from graphnorm.verification.torch_errors import running
 from graphnorm.verification.torch_places import PLACEMENT_ERRORS, placed, places
 from graphnorm.verification.torch_precision import SAID, measuring
+from graphnorm.verification.torch_sharing import WriteGuard, is_large
 
 
 class TorchRunner:
@@ -32,15 +34,21 @@ class TorchRunner:
         example: ``(args, kwargs)`` whose tensor leaves the arrays replace, in order.
         device: ``auto`` (where the model lies), ``cpu``, ``cuda:1``, a `torch.device`...
         double: run in float64.
+        own: have parameters of its own, however large.
     """
 
     tiny = 2.0
 
     def __init__(
-        self, model: Any, example: tuple[Any, Any], device: Any = "auto", double: bool = False
+        self,
+        model: Any,
+        example: tuple[Any, Any],
+        device: Any = "auto",
+        double: bool = False,
+        own: bool = False,
     ) -> None:
         self._model, self._example, self._double = model, example, double
-        self._stand_ins = False
+        self._stand_ins, self._own = False, own
         self._moved_remarks: list[str] = []
         found = places(model, str(device))
         self._left = found[:1] if double else found  # a float64 run elsewhere is for `reference` to say
@@ -54,7 +62,7 @@ class TorchRunner:
             precision = "float64" if self._double else SAID
             self.runtime = f"torch {torch.__version__} on {self.device} ({precision})"
             try:
-                found = placed(self._model, self._place, self._double)
+                found = self._copied()
             except PLACEMENT_ERRORS as error:
                 if not self._left:
                     raise
@@ -64,6 +72,11 @@ class TorchRunner:
                 why = "" if cause is None else f" ({reason(cause)})"
                 self._moved_remarks.append(self._place.remark + why)
             return found
+
+    def _copied(self) -> nn.Module:
+        here = not self._place.moves and isinstance(self._model, nn.Module)
+        self._shares = here and not self._own and is_large(self._model)
+        return placed(self._model, self._place, self._double, self._shares)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -102,6 +115,16 @@ class TorchRunner:
                     raise error from None
 
     def _outputs(self, inputs: Sequence[ir.Array], mode: AbstractContextManager[Any]) -> list[ir.Array]:
+        if self._shares and not self._own:
+            try:
+                with WriteGuard(self._module):
+                    return self._converted(inputs, mode)
+            except (RuntimeError, RunError):  # it writes to parameters, or reads those of other parts
+                self._own = True
+                self._module = self._copied()
+        return self._converted(inputs, mode)
+
+    def _converted(self, inputs: Sequence[ir.Array], mode: AbstractContextManager[Any]) -> list[ir.Array]:
         leaves, structure = tree_flatten(self._example)
         fill = iter(inputs)
         filled = [self._tensor(next(fill)) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
@@ -139,7 +162,7 @@ class TorchRunner:
 
     def nearby(self, seed: int, size: float | None) -> TorchRunner:
         """The same module with matrices and kernels moved at random; vectors are only rounded anew."""
-        runner = TorchRunner(self._model, self._example, self._asked(), self._double)
+        runner = TorchRunner(self._model, self._example, self._asked(), self._double, own=True)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for tensor in runner._module.parameters():
