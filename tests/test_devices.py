@@ -134,10 +134,10 @@ class TestPlaces:
     def test_what_does_not_fit_is_measured_at_home(
         self, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
-        def refusing(model: Any, place: Place, double: bool) -> Any:
+        def refusing(model: Any, place: Place, double: bool, share: bool) -> Any:
             if place.moves:
                 raise error
-            return placed(model, place, double)
+            return placed(model, place, double, share)
 
         monkeypatch.setattr("graphnorm.verification.torch_runner.placed", refusing)
         runner = TorchRunner(nn.Linear(3, 3), ((torch.randn(2, 3),), {}), "meta")
@@ -163,10 +163,10 @@ class TestPlaces:
         assert [place.moves for place in places(sharded, "meta")] == [False]
 
     def test_a_device_without_float64_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refusing(model: Any, place: Place, double: bool) -> Any:
+        def refusing(model: Any, place: Place, double: bool, share: bool) -> Any:
             if double and place.device == "meta":
                 raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
-            return placed(model, place, double)
+            return placed(model, place, double, share)
 
         monkeypatch.setattr("graphnorm.verification.torch_runner.placed", refusing)
         runner = TorchRunner(nn.Linear(3, 3), ((torch.randn(2, 3),), {}), "meta")
@@ -177,10 +177,10 @@ class TestPlaces:
         assert reference.anchor.run([np.ones((2, 3), np.float32)])[0].dtype == np.float64
 
     def test_without_float64_anywhere_the_own_run_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refusing(model: Any, place: Place, double: bool) -> Any:
+        def refusing(model: Any, place: Place, double: bool, share: bool) -> Any:
             if double:
                 raise RuntimeError("not enough memory")
-            return placed(model, place, double)
+            return placed(model, place, double, share)
 
         monkeypatch.setattr("graphnorm.verification.torch_runner.placed", refusing)
         model, example = nn.Linear(3, 3).eval(), torch.randn(2, 3)
