@@ -126,12 +126,14 @@ def _parse_shape(option: str) -> Shape:
 
 
 def _load_arrays(path: Path) -> dict[str, ir.Array]:
+    if path.exists() and not path.is_file():
+        raise InputError(f"--input {path}: is no file; NumPy arrays are read from .npy and .npz files")
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded.items())
     except FileNotFoundError as error:
         raise InputError(f"--input {path}: no such file") from error
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
         raise InputError(f"--input {path}: cannot be read as NumPy arrays: {error}") from error
     if not arrays:
         raise InputError(f"--input {path}: the file holds no arrays")

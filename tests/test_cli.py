@@ -268,6 +268,8 @@ class TestRefusals:
             (["a.onnx", "-o", "b.onnx", "--train"], "the option is for modules by name"),
             (["a.onnx", "-o", "b.onnx", "--p", "-1"], "p must be a positive number"),
             (["a.onnx", "-o", "b.onnx", "--c", "0"], "c must be a positive number"),
+            (["a.onnx", "-o", "b.onnx", "--memory", "nan"], "must be a number of megabytes"),
+            (["a.onnx", "-o", "b.onnx", "--memory", "inf"], "must be a number of megabytes"),
             (["a.onnx", "-o", "b.onnx", "--device", "cuda"], "--device"),
             (["cli_zoo:mpl", "-o", "b.pt2"], "did you mean mlp"),
             (["gone_zoo:mlp", "-o", "b.pt2"], "cannot be imported"),

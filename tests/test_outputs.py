@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+import graphnorm
 from graphnorm.cli.commands import app
 from graphnorm.cli.outputs import (
     Output,
@@ -181,3 +183,18 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "access", lambda *args: False)
     with pytest.raises(InputError, match="its folder cannot be written to"):
         json_output(str(tmp_path / "r.json"))
+
+
+def test_version_and_exit_codes_are_printed(folder: Path) -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == graphnorm.__version__
+    assert "3 a defect" in " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
+    CliRunner().invoke(app, ["canonicalize", "a.onnx", "-o", "o.onnx", "--no-verify", "--json", "r.json"])
+    report = json.loads(Path("r.json").read_text())
+    assert (report["file"], report["version"]) == ("a.onnx", graphnorm.__version__)
+
+
+def test_inputs_are_read_from_files(folder: Path) -> None:
+    os.mkfifo("pipe.npy")
+    result = CliRunner().invoke(app, ["canonicalize", "a.onnx", "-o", "o.onnx", "--input", "pipe.npy"])
+    assert result.exit_code == 2
+    assert "pipe.npy: is no file" in result.stderr

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from graphnorm.cli.group import ReportingGroup
+from graphnorm.errors import InputError
 from graphnorm.limits import limits
 
 app = typer.Typer(
@@ -17,11 +18,20 @@ app = typer.Typer(
     cls=ReportingGroup,
     help="Find every positive rescaling of a neural network's graph, solve for the canonical one, "
     "write the rescaled model, and prove that it is the same function.",
-    epilog="Exit codes: 0 done or equivalent, 1 not equivalent, 2 bad usage or input.",
+    epilog="Exit codes: 0 done or equivalent, 1 not equivalent, 2 bad usage or input, "
+    "3 a defect of graphnorm.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from graphnorm import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 @app.callback()
@@ -33,6 +43,9 @@ def options(
             "--no-limits",
             help="Take ONNX files however much memory and time they ask for. Trusted files only.",
         ),
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of all commands."""
@@ -141,6 +154,7 @@ def canonicalize(
     seed: SeedOption = 0,
 ) -> None:
     """Rescale a model to the unique minimum of its weights' norm, keeping its function."""
+    from graphnorm import __version__
     from graphnorm.cli import display
     from graphnorm.cli.files import write_json
     from graphnorm.cli.outputs import (
@@ -176,7 +190,7 @@ def canonicalize(
             tol=tol,
             gap=gap,
             method=method,
-            memory=None if memory is None else int(memory * 1e6),
+            memory=_bytes(memory),
             inputs_as_weights=initializers_as_weights,
             rewrite_clips=rewrite_clips,
             permute=permute,
@@ -190,11 +204,28 @@ def canonicalize(
             from graphnorm.certificates.verify import save_certificate
 
             save_certificate(result, certificate, output)
-    write_json({**result.report.to_dict(), "weights": opened.weights, "output": str(output)}, json_path)
+    write_json(
+        {
+            **result.report.to_dict(),
+            "file": model,
+            "version": __version__,
+            "weights": opened.weights,
+            "output": str(output),
+        },
+        json_path,
+    )
     out = display.console(json_path)
     out.print(display.report_table(result.report, model, str(output), opened.weights))
     if result.report.clips is not None:
         out.print(display.clips_table(result.report.clips))
+
+
+def _bytes(megabytes: float | None) -> int | None:
+    if megabytes is None:
+        return None
+    if not 0 <= megabytes < math.inf:
+        raise InputError(f"--memory {megabytes}: must be a number of megabytes, 0 or more")
+    return int(megabytes * 1e6)
 
 
 @app.command()
