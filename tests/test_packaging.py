@@ -85,7 +85,7 @@ MAY_IMPORT = {
     "demo_models": "errors ir",
     "operator_table": "errors frontends scales",
     "cli": "limits atomic printable errors graph tracing report canonical equivalence explain plot "
-    "model_inputs model_spec model_zoo operator_table pictures certificates fingerprint",
+    "model_inputs model_spec model_zoo operator_table pictures certificates fingerprint __init__",
     "demo": "atomic errors canonical report plot demo_models cli",  # the body of a command
     "__main__": "cli",
 }
