@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError
+from graphnorm.training.checks import Mark, check_moving, mark_of
 from graphnorm.training.compiled import CompiledStep, Moving
 from graphnorm.training.forms import Forms
 from graphnorm.training.options import Options
@@ -25,7 +26,6 @@ from graphnorm.training.state import StateTable, parameters_of
 from graphnorm.training.symmetry import Symmetries, find_symmetries
 from graphnorm.training.weights import Weights, plain_module, ties
 
-Address = tuple[int, tuple[int, ...], torch.dtype]
 """Where a tensor's entries are in memory."""
 
 
@@ -98,7 +98,7 @@ class ENorm:
             self.symmetries = example_inputs
         elif any(hasattr(parameter, "placements") for parameter in self.model.parameters()):
             raise InputError(
-                "sharded parameters cannot be traced: call graphnorm.training.symmetry.find_symmetries "
+                "sharded parameters cannot be traced: call find_symmetries (of graphnorm.training.symmetry) "
                 "before fully_shard(), and give the result in place of example_inputs"
             )
         else:
@@ -113,7 +113,7 @@ class ENorm:
         self._calls = 0
         self._forms = Forms(self.symmetries.count)
         self._parts = cut_into_parts(self.symmetries, self._forms)
-        self._compiled: tuple[list[tuple[Tensor, Address]], CompiledStep] | None = None
+        self._compiled: tuple[list[tuple[Tensor, Mark]], CompiledStep] | None = None
 
     def register_copy(self, model: nn.Module) -> None:
         """Rescale another model of the same structure (an average of the weights) with the same coefficients.
@@ -137,17 +137,19 @@ class ENorm:
     def step(self) -> None:
         """Rescale weights, optimizer state, pending gradients and registered copies; keep the function.
 
+        All is checked before the first multiplication: a step that raises has changed nothing.
+
         Raises:
-            InputError: modules changed their mode or ``requires_grad`` since the network was traced, or the
-                optimizer has a state tensor that is not known.
+            InputError: modules changed their mode or ``requires_grad`` since the network was traced, the
+                optimizer has a state tensor that is not known, or a tensor's shape, device or memory does not
+                fit.
         """
+        if (self._calls + 1) % self.options.every == 0:
+            self._check_unchanged()
+            compiled = self._compile()
+            limit = self.options.max_coefficient
+            compiled.run(None if limit is None else math.log(limit))
         self._calls += 1
-        if self._calls % self.options.every:
-            return
-        self._check_unchanged()
-        compiled = self._compile()
-        limit = self.options.max_coefficient
-        compiled.run(None if limit is None else math.log(limit))
 
     @torch.no_grad()
     def energy(self) -> float:
@@ -221,14 +223,14 @@ class ENorm:
         for table in self._optimizers:
             table.check_keys()
         now = list(self._moving())
-        marks = [(tensor, _address(tensor)) for _, tensor, _ in now]
+        marks = [(tensor, mark_of(tensor)) for _, tensor, _ in now]
         if self._compiled is not None:
             old = self._compiled[0]
             if len(old) == len(marks) and all(
                 a is b and x == y for (a, x), (b, y) in zip(old, marks, strict=True)
             ):
                 return self._compiled[1]
-        _check_apart(now)
+        check_moving(now, self.symmetries.shapes)
         options = self.options
         made = CompiledStep(
             self._forms,
@@ -254,27 +256,6 @@ def _tables(optimizers: Sequence[StateTable]) -> dict[int, list[StateTable]]:
         for parameter in parameters_of(table.optimizer):
             found.setdefault(id(parameter), []).append(table)
     return found
-
-
-_PLAIN = (Tensor, nn.Parameter)  # asking these for a missing attribute takes longer than all else here
-
-
-def _address(tensor: Tensor) -> Address:
-    local = tensor if type(tensor) in _PLAIN else getattr(tensor, "_local_tensor", tensor)
-    if local.layout != torch.strided:
-        return 0, (), local.dtype
-    return local.data_ptr(), local.stride(), local.dtype
-
-
-def _check_apart(moving: Sequence[Moving]) -> None:
-    """Raise InputError if one memory would be multiplied twice."""
-    seen: dict[int, str] = {}
-    for name, tensor, _ in moving:
-        if (address := _address(tensor)[0]) and seen.setdefault(address, name) != name:
-            raise InputError(
-                f"{name!r} and {seen[address]!r} share memory, which they did not when the network was "
-                "traced; make a new ENorm"
-            )
 
 
 def _storage(tensor: Tensor) -> int:
