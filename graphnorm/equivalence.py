@@ -21,7 +21,7 @@ from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError, RunError
 from graphnorm.interfaces import Interfaces, open_pair
 from graphnorm.limits import enough_memory
-from graphnorm.proof.pairing import WRITTEN
+from graphnorm.proof.pairing import WRITTEN, counterparts
 from graphnorm.proof.prove import Attempt, attempt
 from graphnorm.report import UNEXERCISED, CheckReport, Search, Verification
 from graphnorm.sources import Source, TorchSource
@@ -263,6 +263,7 @@ def _layers(
 ) -> tuple[list[LayerDistance], str]:
     """How far each layer's results are from their counterparts; or why that is unknown."""
     values = found.nearest.values if found.nearest is not None else found.structure.values
+    values = {**values, **counterparts(first.network, second.network)}
     if not values:
         return [], "the graphs have no hidden values that correspond"
     try:

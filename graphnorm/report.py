@@ -184,7 +184,9 @@ class CheckReport:
 
     @property
     def layer(self) -> str:
-        """The first layer at which the models part; empty if none is known."""
+        """The first layer at which the models part; empty if none is known, or if they are the same."""
+        if self.certain or self.verdict == SIZED:
+            return ""
         return next((item.layer for item in self.layers if item.parted), "")
 
     @property

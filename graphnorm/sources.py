@@ -9,7 +9,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +66,15 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class TorchSource(Source):
-    """A torch module or exported program; `call` are its example ``(args, kwargs)``."""
+    """A torch module or exported program.
+
+    Attributes:
+        call: its example ``(args, kwargs)``.
+        program: what was read; its nodes have the names of the network's values.
+    """
 
     call: tuple[Any, Any] = ((), {})
+    program: Any = None
 
     def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
         from graphnorm.emission.torch_module import rescale_torch
@@ -84,13 +89,7 @@ class TorchSource(Source):
     def hidden_values(self, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
         from graphnorm.verification.torch_runner import hidden_values
 
-        return hidden_values(self._program, model, inputs)
-
-    @cached_property
-    def _program(self) -> Any:
-        from graphnorm.frontends.torch_export import export_program
-
-        return export_program(self.model, *self.call)
+        return hidden_values(self.program, model, inputs)
 
     def save(self, model: Any, path: Path, force: bool) -> None:
         from torch import nn
@@ -104,13 +103,15 @@ class TorchSource(Source):
         save_torch(model, path, force=force)
 
     def rewrite_clips(self) -> tuple[Source, Rewriting]:
-        from graphnorm.frontends.torch_export import read_torch
+        from graphnorm.frontends.torch_export import graph_of, readable_program
         from graphnorm.passes.fx_clip import rewrite_clips
 
         found = rewrite_clips(self.model, *self.call)
         if found.model is self.model:
             return self, found
-        return replace(self, model=found.model, network=read_torch(found.model, *self.call)), found
+        program = readable_program(found.model, *self.call)
+        network = graph_of(program, found.model)
+        return replace(self, model=found.model, network=network, program=program), found
 
 
 @dataclass(frozen=True)
@@ -266,20 +267,20 @@ def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | Non
     except ImportError as error:
         raise InputError("this model needs torch: pip install 'graphnorm[torch]'") from error
     from graphnorm.frontends.torch_examples import call_of
-    from graphnorm.frontends.torch_export import load_program, read_torch
+    from graphnorm.frontends.torch_export import graph_of, load_program, readable_program
     from graphnorm.frontends.torch_tensors import to_numpy
 
     if isinstance(model, str | os.PathLike):
         model = load_program(Path(model))
     args, named = call_of(example_inputs, kwargs)
-    network = read_torch(model, None if example_inputs is None else args, kwargs)
+    program = readable_program(model, None if example_inputs is None else args, kwargs)
     call: tuple[Any, Any] | None = args, named
     if isinstance(model, torch.export.ExportedProgram) and example_inputs is None:
         call = model.example_inputs
     if call is None:
         raise InputError("this exported program holds no example inputs; give some to run it with")
     example = [to_numpy(leaf) for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor)]
-    return TorchSource(model, network, example, call)
+    return TorchSource(model, graph_of(program, model), example, call, program)
 
 
 def _open_onnx(

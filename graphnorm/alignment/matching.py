@@ -48,7 +48,8 @@ class Matching:
     """Values of one network and their counterparts.
 
     Attributes:
-        values: value of A -> value of B, weights and constants included.
+        values: value of A -> value of B, weights and constants included; where the graphs part, those above
+            a node whose arguments alone differ, too.
         failure: where the walk came to an end; empty if all outputs match.
         nodes: number of nodes that were matched.
     """
@@ -68,11 +69,12 @@ def match(a: ir.Graph, b: ir.Graph, double: bool = False) -> Matching:
         if kinds[0] != kinds[1]:
             return Matching({}, f"output {one!r} is {kinds[0]} in A and {kinds[1]} in B")
     walk.stack = list(zip(a.outputs, b.outputs, strict=True))[::-1]
+    failure, nodes = "", 0
     while walk.stack:
-        failure = walk.step(*walk.stack.pop())
-        if failure:
-            return Matching(walk.forward, failure, walk.nodes)
-    return Matching(walk.forward, "", walk.nodes)
+        found = walk.step(*walk.stack.pop())
+        if found and not failure:  # what is paired from here on serves to compare hidden values
+            failure, nodes = found, walk.nodes
+    return Matching(walk.forward, failure, nodes if failure else walk.nodes)
 
 
 class _Walk:
@@ -107,6 +109,8 @@ class _Walk:
             return f"{where} stands against {other}"
         different = different_attribute(first.attributes, second.attributes, self.close)
         if different:
+            if len(first.inputs) == len(second.inputs):
+                self.stack += list(zip(first.inputs, self._order(first, second), strict=True))[::-1]
             return f"{where} and {other} differ in their {different}"
         if len(first.inputs) != len(second.inputs) or len(first.outputs) != len(second.outputs):
             return f"{where} and {other} have different operands"
@@ -157,7 +161,20 @@ class _Walk:
         if one in a.weights:
             fits = mine.shape == other.shape
             return "" if fits else f"weight {one!r} has the shapes {mine.shape} and {other.shape}"
-        return "" if same_constant(mine, other, self.close) else f"constant {one!r} differs"
+        return "" if same_constant(mine, other, self.close) else self._different(one, mine, other)
+
+    def _different(self, one: str, mine: ir.Array, other: ir.Array) -> str:
+        """Where a constant is read, and what it is in both networks."""
+        reader = next((node for node in self.graphs[0].nodes if one in node.inputs), None)
+        said = f"constant {one!r} differs"
+        if reader is not None:
+            said += f": operand {reader.inputs.index(one)} of {reader.op} {reader.label}"
+        kinds = [f"{array.dtype.name}{list(array.shape)}" for array in (mine, other)]
+        if kinds[0] != kinds[1]:
+            return f"{said} is {kinds[0]} in A and {kinds[1]} in B"
+        places = [i for i in range(mine.size) if not same_constant(mine.flat[i], other.flat[i], self.close)]
+        at = f" at entry {[int(i) for i in np.unravel_index(places[0], mine.shape)]}" if mine.size > 1 else ""
+        return f"{said} is {mine.flat[places[0]]} in A and {other.flat[places[0]]} in B{at}"
 
     def _name(self, value: str) -> str:
         maker = self.makers[0].get(value)

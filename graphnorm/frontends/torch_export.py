@@ -56,9 +56,29 @@ def read_torch(
         ModelFileError: the file is missing, damaged or unsafe.
         ExportError: ``torch.export`` cannot trace the module.
     """
+    return graph_of(readable_program(model, example_inputs, kwargs), model)
+
+
+def readable_program(
+    model: nn.Module | ExportedProgram | str | os.PathLike[str],
+    example_inputs: tuple[Any, ...] | Tensor | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> ExportedProgram:
+    """The program that `graph_of` reads: functional where it has to be, in-place operators elsewhere.
+
+    Raises:
+        InputError: there are no example inputs, or they cannot be taken.
+        ModelFileError: the file is missing, damaged or unsafe.
+        ExportError: ``torch.export`` cannot trace the module.
+    """
     program = _program(model, example_inputs, kwargs)
     if not is_functional_enough(program) or can_be_simpler(program):
         program = _decomposed(program)
+    return program
+
+
+def graph_of(program: ExportedProgram, model: nn.Module | ExportedProgram | str | os.PathLike[str]) -> Graph:
+    """The graph of a model's `readable_program`; its values have the names of the program's nodes."""
     name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__
     remarks: tuple[str, ...] = ()
     if isinstance(model, nn.Module):

@@ -66,6 +66,11 @@ def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
     return Pair(a, weights, WRITTEN, len(a.nodes), {}, dict(outputs)), ""
 
 
+def counterparts(a: ir.Graph, b: ir.Graph) -> Mapping[str, str]:
+    """Values of A -> what B computes in the same way, as both are written: as far as outputs lead back."""
+    return match(a, b).values
+
+
 def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching]:
     """Pair the normal forms of two graphs.
 

@@ -15,6 +15,7 @@ from graphnorm import ir
 from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.scales.labels import FREE
 
+_PASS_FACTORS = frozenset({"Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Dropout", "Cast"})
 _TOLERANCE = 3e2  # in epsilons of a channel's root mean square: a wrong layer is off by far more
 
 
@@ -68,39 +69,109 @@ def layer_distances(
 ) -> list[LayerDistance]:
     """Compare hidden values layer by layer, in the network's order.
 
+    A layer with weights may multiply its channels by factors that a later one undoes; one without passes the
+    factors of its operand on, or none where its operands have none.
+
     Args:
         network: the original.
         counterparts: value of the original -> value of the other model.
         runs: hidden values of both models by their own names, on several inputs.
     """
     found: list[LayerDistance] = []
+    weighted = {*network.weights}
+    equal = {*network.inputs, *network.constants}
+    origin: dict[str, str] = {}  # value without a counterpart -> the one whose factors it has
     for node in network.nodes:
+        operands = [name for name in node.inputs if name]
+        if operands and weighted.union(network.constants).issuperset(operands):
+            weighted.update(name for name in node.outputs if name)
+            continue
+        plain = equal.issuperset(operands)  # then it has no weights either
+        passed = (
+            origin.get(operands[0], operands[0]) if len(operands) == 1 and node.op in _PASS_FACTORS else ""
+        )
         for name in node.outputs:
-            other = counterparts.get(name, "")
-            pairs = [(old[name], new[other]) for old, new in runs if name in old and other in new]
-            if not pairs or pairs[0][0].dtype.name not in ir.FLOAT_TYPES:
+            pairs = _pairs(name, counterparts, runs)
+            if not pairs:
+                equal.update([name] if plain else [])
+                origin.update({name: passed} if passed else {})
                 continue
-            if any(one.shape != two.shape or one.ndim == 0 for one, two in pairs):
-                continue
-            wide = [(one.astype(np.float64), two.astype(np.float64)) for one, two in pairs]
-            label = f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
-            off = min(
-                _off_multiple(wide, axis) for axis in {1, wide[0][0].ndim - 1} if axis < wide[0][0].ndim
-            )
             allowed = _TOLERANCE * ir.float_format(pairs[0][0].dtype).eps
+            wide = [(one.astype(np.float64), two.astype(np.float64)) for one, two in pairs]
+            off = max(_apart(one, two) for one, two in wide)
+            if off <= allowed:
+                equal.add(name)
+            elif not plain:
+                before = _pairs(passed, counterparts, runs)
+                off = _off_passed(wide, before) if before else _off_factors(wide)
+            label = f"{node.op} {node.label}" + (f" ({node.source})" if node.source else "")
             found.append(LayerDistance(label, off, not off <= allowed))
     return found
 
 
-def _off_multiple(pairs: Sequence[tuple[Floats, Floats]], axis: int) -> float:
-    """Largest relative RMSE along `axis` after the best positive factor of each index."""
+def _pairs(
+    name: str,
+    counterparts: Mapping[str, str],
+    runs: Sequence[tuple[Mapping[str, ir.Array], Mapping[str, ir.Array]]],
+) -> list[tuple[ir.Array, ir.Array]]:
+    """A value and its counterpart on each input, where both are floats of one shape."""
+    other = counterparts.get(name, "")
+    pairs = [(old[name], new[other]) for old, new in runs if name in old and other in new]
+    fits = all(one.dtype.name in ir.FLOAT_TYPES and one.shape == two.shape and one.ndim for one, two in pairs)
+    return pairs if fits else []
+
+
+def _axes(rank: int) -> set[int]:
+    """The axes along which factors are looked for."""
+    return {axis for axis in (1, rank - 1) if axis < rank}
+
+
+def _apart(one: Floats, two: Floats) -> float:
+    """Relative RMSE of two arrays as they are."""
+    if np.array_equal(one, two, equal_nan=True):
+        return 0.0
+    with np.errstate(all="ignore"):
+        off = np.sqrt(np.mean((two - one) ** 2)) / np.sqrt(np.mean(one**2))
+    return float(np.nan_to_num(off, nan=np.inf))
+
+
+def _off_passed(pairs: Sequence[tuple[Floats, Floats]], before: Sequence[tuple[ir.Array, ir.Array]]) -> float:
+    """Relative RMSE of B's results and A's times the factors that B's operand has."""
+    wide = [(one.astype(np.float64), two.astype(np.float64)) for one, two in before]
+    if wide[0][0].shape != pairs[0][0].shape:
+        return _off_factors(pairs)
+    axis = min(_axes(wide[0][0].ndim), key=lambda axis: _off_multiple(wide, axis))
+    factor = _factors(*_by_index(wide, axis))
+    shape = [-1 if i == axis else 1 for i in range(wide[0][0].ndim)]
+    return max(_apart(one * factor.reshape(shape), two) for one, two in pairs)
+
+
+def _off_factors(pairs: Sequence[tuple[Floats, Floats]]) -> float:
+    """Largest relative RMSE of a channel, after the best factors along one axis."""
+    return min(_off_multiple(pairs, axis) for axis in _axes(pairs[0][0].ndim))
+
+
+def _by_index(pairs: Sequence[tuple[Floats, Floats]], axis: int) -> tuple[Floats, Floats]:
+    """Both sides of all pairs as matrices, a row for each index along `axis`."""
     one, two = (
         np.concatenate([np.moveaxis(pair[i], axis, 0).reshape(pair[i].shape[axis], -1) for pair in pairs], 1)
         for i in (0, 1)
     )
+    return one, two
+
+
+def _factors(one: Floats, two: Floats) -> Floats:
+    """The best positive factor of each row."""
     with np.errstate(all="ignore"):
         factor = np.maximum((one * two).sum(1), 0.0) / (one * one).sum(1)
-        factor = np.nan_to_num(factor, nan=0.0, posinf=0.0)[:, None]
+    return np.asarray(np.nan_to_num(factor, nan=0.0, posinf=0.0))
+
+
+def _off_multiple(pairs: Sequence[tuple[Floats, Floats]], axis: int) -> float:
+    """Largest relative RMSE along `axis` after the best positive factor of each index."""
+    one, two = _by_index(pairs, axis)
+    factor = _factors(one, two)[:, None]
+    with np.errstate(all="ignore"):
         off = np.sqrt(np.mean((two - factor * one) ** 2, axis=1)) / np.sqrt(np.mean(two**2, axis=1))
     return float(np.where((two == factor * one).all(axis=1), 0.0, off).max(initial=0.0))
 
