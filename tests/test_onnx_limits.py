@@ -13,6 +13,7 @@ from onnx import numpy_helper, parser
 from typer.testing import CliRunner
 
 import graphnorm
+from graphnorm.alignment.lowering import LOWERINGS
 from graphnorm.cli.commands import app
 from graphnorm.frontends.onnx_file import read_onnx
 from graphnorm.limits import Limits, current, limits
@@ -237,3 +238,27 @@ def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         graphnorm.InputError, match=r"not enough memory for this model \(Unable to allocate .*EiB"
     ):
         graphnorm.trace(model(HUGE["tile"]))
+
+
+def test_a_version_that_no_operator_has() -> None:
+    net = model("net (float[2] x) => (y) { y = own.f(x) }")
+    net.opset_import[1].version = 2**40
+    assert graphnorm.trace(net).dimension == 0
+
+
+def test_a_weight_that_is_an_output_is_compared() -> None:
+    net = model("net (float[2] x) => (y, w) { y = Add(x, w) }", w=[1, 2])
+    other = model("net (float[2] x) => (y, w) { y = Add(x, w) }", w=[1, 3])
+    assert graphnorm.check(net, net, seconds=0.5).verdict == "identical"
+    assert graphnorm.check(net, other, seconds=0.5).verdict == "differs"
+
+
+def test_a_defect_in_a_normal_form_leaves_the_operator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def defective(*_: object) -> None:
+        raise IndexError("tuple index out of range")
+
+    monkeypatch.setitem(LOWERINGS, "Relu", defective)
+    net = model("net (float[2, 2] x) => (y) { h = MatMul(x, w) y = Relu(h) }", w=[[1, 2], [3, 4]])
+    other = model("net (float[2, 2] x) => (y) { h = MatMul(x, w) y = Relu(h) }", w=[[1, 2], [3, 5]])
+    assert graphnorm.check(net, net, seconds=0.5).verdict == "identical"
+    assert graphnorm.check(net, other, seconds=0.5).verdict == "differs"

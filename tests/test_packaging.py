@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "extremes": "ir scales graph coefficients",
     "sources": "errors ir clips frontends emission verification",
     "tracing": "limits errors callers_state graph sources",
-    "alignment": "errors ir scales",
+    "alignment": "errors defects ir scales",
     "permutation": "errors defects ir scales graph solver objective coefficients",
     "proof": "errors ir scales graph alignment permutation verification",
     "report": "atomic errors ir graph verification proof",

@@ -17,6 +17,7 @@ from graphnorm.alignment import leaves
 from graphnorm.alignment.builder import Builder, Normal
 from graphnorm.alignment.terms import Data, Known, Term
 from graphnorm.alignment.views import whole
+from graphnorm.defects import DEFECTS
 
 Lower = Callable[[Builder, ir.Node, Sequence[Term | None], Sequence[ir.Value]], Sequence[Term] | None]
 LOWERINGS: dict[str, Lower] = {}
@@ -87,7 +88,10 @@ def _results(
     lowering = LOWERINGS.get(node.op)
     known = [value for value in results if value is not None]
     if lowering is not None and all(value.shape is not None for value in known):
-        found = lowering(b, node, operands, known)
+        try:
+            found = lowering(b, node, operands, known)
+        except DEFECTS:  # a case nobody thought of: the operator stays as it is
+            found = None
         if found is not None and all(map(_fits, repeat(b), found, known)):
             given = iter(found)
             return [None if value is None else next(given) for value in results]

@@ -65,6 +65,8 @@ def match(a: ir.Graph, b: ir.Graph, double: bool = False) -> Matching:
     if len(a.outputs) != len(b.outputs):
         return Matching({}, f"the networks have {len(a.outputs)} and {len(b.outputs)} outputs")
     for one, two in zip(a.outputs, b.outputs, strict=True):
+        if one not in a.values or two not in b.values:  # folded into a layer, too
+            return Matching({}, f"output {one!r} is a weight")
         kinds = a.values[one].dtype, b.values[two].dtype
         if kinds[0] != kinds[1]:
             return Matching({}, f"output {one!r} is {kinds[0]} in A and {kinds[1]} in B")

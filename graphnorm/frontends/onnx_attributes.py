@@ -36,6 +36,8 @@ def _group_fault(step: Step, shape: Shape) -> str:
     if group < 1:
         return f"group must be positive, got {group}"
     at = _GROUPED.get(op, 1)
+    if len(step.operands) <= at:
+        return ""
     data, kernel = (shape(name) for name in (step.operands[0], step.operands[at]))
     if data is None or kernel is None or len(data) < 2 or len(kernel) < 2:
         return ""

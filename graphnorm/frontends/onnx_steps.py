@@ -77,7 +77,7 @@ class Step:
         domain = self.node.domain
         try:
             return defs.get_schema(self.node.op_type, self.opsets.get(domain, 1), domain)
-        except defs.SchemaError:
+        except (defs.SchemaError, TypeError):  # a version that fits no 32 bits
             return None
 
     @cached_property
