@@ -23,7 +23,8 @@ from graphnorm.interfaces import Interfaces, open_pair
 from graphnorm.limits import enough_memory
 from graphnorm.proof.pairing import WRITTEN, counterparts
 from graphnorm.proof.prove import Attempt, attempt
-from graphnorm.report import UNEXERCISED, CheckReport, Search, Verification
+from graphnorm.report import SIZED, UNEXERCISED, CheckReport, Search, Verification
+from graphnorm.resizing import Resized, fitted, limit, measured, show, traced
 from graphnorm.sources import Source, TorchSource
 from graphnorm.verification.battery import Drawing, kinds
 from graphnorm.verification.input_ranges import input_ranges
@@ -82,46 +83,59 @@ def check(
     tell = progress or (lambda stage: None)
     clock = [time.perf_counter()]
     tell("tracing")
-    pair = open_pair(a, b, example_inputs, kwargs, input_shapes, inputs_as_weights)
+    pair = fitted(open_pair(a, b, example_inputs, kwargs, input_shapes, inputs_as_weights))
     first, second = pair.first, pair.second
     check_signatures(first.network, second.network)
     clock.append(time.perf_counter())
     found = attempt(first.network, second.network, permutations, tell)
     clock.append(time.perf_counter())
     tell("measuring")
-    settled = found.identical or found.proof is not None
     original, new = first.runner(first.model, device), second.runner(second.model, device)
-    inputs, suspects = _inputs(first, second, original, thorough=not settled)
+    inputs, suspects = _inputs(first, second, original, thorough=not found.settled)
     if not inputs[:1]:
         remarks = (*inputs.remarks, "no input was found that A takes: give one with example inputs (--input)")
-        return _report(pair, found, None, None, None, {}, remarks)
+        sized = found.settled and found.structure.sized
+        unknown = limit(pair, Resized(), permutations) if sized else ""
+        return _report(pair, found, None, None, None, {}, remarks, unknown)
     judge = Judge(original, new)
     measurement = measure(judge.original, judge.new, inputs, seconds / 2, judge)
     parted = None if measurement.parted is None else list(inputs[measurement.parted][1])
-    search = None
-    if parted is None and not settled:
+    search, resized = None, Resized()
+    if parted is None and not found.identical:
+        resized = measured(pair, judge)
+        if resized.failure:
+            measurement, parted = _worse(measurement, resized.failure), resized.parted
+    if parted is None and not found.settled:
         tell("searching for a difference")
         measurement, parted, search = _searched(first, second, judge, inputs, measurement, seconds / 2)
     clock.append(time.perf_counter())
+    limits = ""
+    if parted is None and found.settled and found.structure.sized:
+        tell("proving at other sizes")
+        limits = limit(pair, resized, permutations)
     compared, unknown = list[LayerDistance](), ""
-    if parted is not None:
+    if parted is not None and not resized.refused:
         tell("shrinking the counterexample")
         parted = smallest(judge, parted, min(_SHRINK_SECONDS, seconds / 4), inputs.takes)
     moved = found.proof is not None and bool(found.proof.permutation)  # channels stand at other places
-    if parted is not None or (layers and not moved):
+    if resized.refused:
+        unknown = "B does not run there"
+    elif parted is not None or (layers and not moved):
         tell("comparing layers")
-        several = [arrays for _, arrays in inputs[:_LAYER_INPUTS]]
+        several = [arrays for _, arrays in inputs[:_LAYER_INPUTS]] if not resized.failure else []
         compared, unknown = _layers(first, second, found, several if parted is None else [parted, *several])
     clock.append(time.perf_counter())
     stages = ("trace", "prove", "verify", "locate")
     laps = dict(zip(stages, (end - start for start, end in itertools.pairwise(clock)), strict=True))
-    report = _report(pair, found, measurement, parted, search, laps, inputs.remarks)
+    report = _report(pair, found, measurement, parted, search, laps, inputs.remarks, limits)
     if report.verdict == "agrees" and (
         missed := _missed(first, found, original, inputs, suspects, device, seconds / 4)
     ):
         verification = replace(report.verification, verdict=UNEXERCISED)
         report = replace(report, verification=verification, remarks=(*report.remarks, *missed))
-    return replace(report, layers=tuple(compared), layers_unknown=unknown)
+    at = (traced(first.network), *resized.shapes)
+    sizes = tuple(dict(zip(first.network.inputs, shapes, strict=True)) for shapes in at)
+    return replace(report, layers=tuple(compared), layers_unknown=unknown, sizes=sizes)
 
 
 def _missed(
@@ -176,6 +190,7 @@ def _report(
     search: Search | None,
     seconds: Mapping[str, float],
     remarks: tuple[str, ...],
+    limits: str,
 ) -> CheckReport:
     first, second = pair.first, pair.second
     still = () if measurement is None else unmoved(first.network, measurement.still)
@@ -183,8 +198,8 @@ def _report(
         verdict = "differs"
     elif found.identical and not pair.remarks:
         verdict = "identical"
-    elif found.identical or found.proof is not None:
-        verdict = "proved"
+    elif found.settled:
+        verdict = SIZED if limits else "proved"
     else:
         verdict = UNEXERCISED if measurement is None or still else "agrees"
     certificate = None if found.proof is None else found.proof.certificate
@@ -193,12 +208,13 @@ def _report(
         Verification(verdict, certificate, measurement),
         found.note,
         seconds,
-        structure=found.structure,
+        structure=replace(found.structure, sized=bool(limits)) if found.settled else found.structure,
         permuted=0 if found.proof is None else len(found.proof.permutation),
         counterexample=None if parted is None else dict(zip(names, parted, strict=True)),
         search=search,
         remarks=(
             *pair.remarks,
+            *([_of_limits(first, limits)] if limits else []),
             *(
                 f"{name}: {remark}"
                 for name, source in (("A", first), ("B", second))
@@ -213,6 +229,16 @@ def _report(
             ),
         ),
     )
+
+
+def _of_limits(first: Source, why: str) -> str:
+    return (
+        f"the proof holds at the sizes that were traced ({show(first.network, traced(first.network))}): {why}"
+    )
+
+
+def _worse(measurement: Measurement, failure: str) -> Measurement:
+    return replace(measurement, agrees=False, bit_identical=False, failure=failure)
 
 
 def _inputs(first: Source, second: Source, original: Runner, thorough: bool) -> tuple[Probes, list[Suspect]]:

@@ -172,6 +172,19 @@ def _extended(source: Source, other: Source, names: Sequence[str]) -> Source:
     return replace(source, network=network, example=example)
 
 
+def like(source: Source, other: Source) -> ir.Graph:
+    """The network of `other`, the model of `source` at other sizes, with inputs and outputs in its order."""
+    wanted, network = source.network, other.network
+    own = set(network.inputs)
+    if isinstance(source, OnnxSource):
+        more = {name: wanted.values[name] for name in wanted.inputs if name not in own}
+        return replace(
+            network, inputs=wanted.inputs, outputs=wanted.outputs, values={**network.values, **more}
+        )
+    more = {name: wanted.values[name] for name in wanted.inputs[len(own) :]}  # after its own
+    return replace(network, inputs=(*network.inputs, *more), values={**network.values, **more})
+
+
 def _with_inputs(source: Source, names: Sequence[str]) -> Source:
     """The same inputs in another order."""
     order = [source.network.inputs.index(name) for name in names]

@@ -75,6 +75,11 @@ class Graph:
     index tables, shapes (possibly broadcast views).  A value that is in neither, is no input and has
     no producer is an error.  ``remarks`` are sentences for people: what was read otherwise than given.
     ``overridable`` are constants that would be weights if callers could not give them other values.
+
+    Where sizes are open, ``symbols`` names them, axis by axis of an input ("" where fixed).  Constants whose
+    value varies with the sizes are computed by ``sizing``, nodes that are no part of ``nodes``; ``uneven``
+    is the first of these that does more than add, multiply and move (then equal values at some sizes say
+    nothing about others), "" if none does.
     """
 
     name: str
@@ -86,6 +91,14 @@ class Graph:
     constants: Mapping[str, Array] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     overridable: frozenset[str] = frozenset()
+    symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sizing: tuple[Node, ...] = ()
+    uneven: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the size of some input may differ at run time."""
+        return any(any(names) for names in self.symbols.values())
 
     def alive(self) -> frozenset[str]:
         """Names of all values that some output depends on."""

@@ -159,6 +159,7 @@ class CheckReport:
         layers_unknown: why layers could not be compared, where that was tried in vain.
         search: the search for such an input, where there was one.
         remarks: what a reader should know of the two interfaces and of how they were run, a sentence each.
+        sizes: shapes of the inputs at which the models were compared, the traced ones first.
     """
 
     verification: Verification
@@ -171,6 +172,7 @@ class CheckReport:
     layers_unknown: str = ""
     search: Search | None = None
     remarks: tuple[str, ...] = ()
+    sizes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -210,6 +212,7 @@ class CheckReport:
             "search": None if self.search is None else asdict(self.search),
             "note": self.note,
             "remarks": list(self.remarks),
+            "sizes": [{name: list(shape) for name, shape in each.items()} for each in self.sizes],
             "seconds": dict(self.seconds),
         }
 

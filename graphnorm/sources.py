@@ -39,6 +39,15 @@ class Source(ABC):
     network: ir.Graph
     example: list[ir.Array] | None
 
+    @property
+    def declares_sizes(self) -> bool:
+        """Whether the model says which sizes of its inputs are open; a module runs at whatever it can."""
+        return True
+
+    @abstractmethod
+    def at(self, shapes: Sequence[Sequence[int]]) -> Source:
+        """The same model read at other sizes of its inputs."""
+
     @abstractmethod
     def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
         """The model with these weights replaced; a copy unless `inplace`."""
@@ -75,6 +84,27 @@ class TorchSource(Source):
 
     call: tuple[Any, Any] = ((), {})
     program: Any = None
+
+    @property
+    def declares_sizes(self) -> bool:
+        from torch.export import ExportedProgram
+
+        return isinstance(self.model, ExportedProgram)
+
+    def at(self, shapes: Sequence[Sequence[int]]) -> Source:
+        import torch
+        from torch.utils._pytree import tree_flatten, tree_unflatten
+
+        from graphnorm.frontends.torch_export import read_torch
+
+        leaves, structure = tree_flatten(self.call)
+        sizes = iter(shapes)
+        call = tree_unflatten(
+            [_repeated(leaf, next(sizes)) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves],
+            structure,
+        )
+        module = self.model.module() if self.declares_sizes else self.model
+        return replace(self, network=read_torch(module, *call), example=None, call=call)
 
     def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
         from graphnorm.emission.torch_module import rescale_torch
@@ -119,6 +149,15 @@ class OnnxSource(Source):
     """An ``onnx_ir.Model``; `is_proto` if the caller gave it as an ``onnx.ModelProto``."""
 
     is_proto: bool = False
+
+    def at(self, shapes: Sequence[Sequence[int]]) -> Source:
+        from graphnorm.frontends.onnx_file import read_onnx
+
+        taken = {value.name for value in self.model.graph.inputs}
+        named = zip(self.network.inputs, shapes, strict=True)
+        return replace(
+            self, network=read_onnx(self.model, {n: s for n, s in named if n in taken}), example=None
+        )
 
     @property
     def overridable(self) -> frozenset[str]:
@@ -281,6 +320,17 @@ def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | Non
         raise InputError("this exported program holds no example inputs; give some to run it with")
     example = [to_numpy(leaf) for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor)]
     return TorchSource(model, graph_of(program, model), example, call, program)
+
+
+def _repeated(tensor: Any, shape: Sequence[int]) -> Any:
+    """A tensor of another size, with entries of this one: cut, or begun anew."""
+    import torch
+
+    for axis, size in enumerate(shape):
+        if tensor.shape[axis] != size:
+            places = torch.arange(size, device=tensor.device) % max(tensor.shape[axis], 1)
+            tensor = tensor.index_select(axis, places)
+    return tensor
 
 
 def _open_onnx(

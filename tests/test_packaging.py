@@ -69,7 +69,8 @@ MAY_IMPORT = {
     "report permutation fitting extremes confirming",
     "training": "errors callers_state ir frontends scales solver objective sources",
     "interfaces": "errors ir sources",
-    "equivalence": "limits errors callers_state ir proof verification sources report interfaces",
+    "resizing": "errors ir proof verification sources interfaces",
+    "equivalence": "limits errors callers_state ir proof verification sources report interfaces resizing",
     "certificates": "atomic errors callers_state ir graph solver objective permutation proof verification "
     "sources canonical",
     "fingerprint": "limits errors callers_state defects ir graph solver objective alignment permutation "

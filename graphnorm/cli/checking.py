@@ -43,6 +43,12 @@ def check(
     require_proof: Annotated[
         bool, typer.Option("--require-proof", help="Exit 1 unless identical or proved.")
     ] = False,
+    fixed_sizes: Annotated[
+        bool,
+        typer.Option(
+            "--fixed-sizes", help="Let --require-proof be satisfied by a proof at the traced sizes."
+        ),
+    ] = False,
     counterexample: Annotated[
         Path | None,
         typer.Option("--counterexample", metavar="OUT.npz", help="Where to save an input that differs."),
@@ -60,8 +66,9 @@ def check(
 ) -> None:
     """Judge whether two models are the same function: by proof where there is one, and by running them.
 
-    Verdicts: identical (same graph, same bits), proved (a certificate for all inputs), agrees (on all inputs
-    that were tried), differs. Exit code 1 if they differ.
+    Verdicts: identical (same graph, same bits), proved (a certificate for all inputs), proved at these
+    sizes (a certificate, but sizes are open and others may part them), agrees (on all inputs that were
+    tried), differs. Exit code 1 if they differ.
     """
     from graphnorm.cli import display
     from graphnorm.cli.check_page import write_page
@@ -70,6 +77,7 @@ def check(
     from graphnorm.cli.outputs import check_outputs, file_output, json_output
     from graphnorm.model_inputs import parse_inputs
     from graphnorm.model_spec import open_spec, parse_model, shared_inputs
+    from graphnorm.report import SIZED
 
     specs = [parse_model(a), parse_model(b)]
     outputs = [
@@ -103,7 +111,8 @@ def check(
     if html is not None:
         write_page(report, a, b, html, saved)
     display.console(json_path).print(check_table(report, a, b, saved))
-    if report.verdict == "differs" or (require_proof and not report.certain):
+    certain = report.certain or (fixed_sizes and report.verdict == SIZED)
+    if report.verdict == "differs" or (require_proof and not certain):
         raise typer.Exit(NOT_EQUIVALENT)
 
 

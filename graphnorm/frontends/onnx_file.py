@@ -28,6 +28,7 @@ from graphnorm.frontends.onnx_names import Names
 from graphnorm.frontends.onnx_nodes import Namer, to_node
 from graphnorm.frontends.onnx_order import in_order
 from graphnorm.frontends.onnx_sizes import Dimension, Sized, Sizes, axis_symbol, choose_sizes
+from graphnorm.frontends.onnx_sizing import first_uneven, sizing_steps
 from graphnorm.frontends.onnx_steps import Setting, Step
 from graphnorm.frontends.onnx_tensors import Tensors, collect_tensors
 from graphnorm.ir import Graph, Value, shape_of
@@ -91,7 +92,7 @@ class _Reading:
         sized.check()
         check_loops(self.steps, sized.first)
         check_entries(self.steps, sized.first, input_shapes, self.source)
-        return self._assemble(sized)
+        return self._assemble(sized, dimensions)
 
     def _evaluate(self, dimensions: Mapping[str, Sequence[Dimension] | None], sizes: Sizes) -> Evaluation:
         types = dict(self.tensors.types)
@@ -107,13 +108,14 @@ class _Reading:
         state = Evaluation(types, dict(self.tensors.known), set(self.tensors.weights), sizes)
         return evaluate(self.steps, state)
 
-    def _assemble(self, sized: Sized) -> Graph:
+    def _assemble(self, sized: Sized, dimensions: Mapping[str, Sequence[Dimension] | None]) -> Graph:
         outputs = tuple(value.name or "" for value in self.body.outputs)
         flat = FlatGraph(self.steps, self.tensors, sized)
         kept, folded, read = _partition(flat, sized, outputs)
         namer = Namer()
         nodes = tuple(to_node(step, namer, self.source) for step in kept)
         computed = {name: sized.first.known[name] for step in folded for name in step.results if name in read}
+        sizing = sizing_steps(flat, sized, kept, read)
         constants = flat.tensors.constants | computed
         arrays = flat.tensors.weights | constants
         values = {name: Value(name, shape_of(data), data.dtype.name) for name, data in arrays.items()}
@@ -133,6 +135,9 @@ class _Reading:
             weights=flat.tensors.weights,
             constants=constants,
             overridable=frozenset(name for name in flat.tensors.overridable if name in constants),
+            symbols={name: _symbols(dimensions.get(name)) for name in (v.name or "" for v in self.inputs)},
+            sizing=tuple(to_node(step, namer, self.source) for step in sizing),
+            uneven=first_uneven(flat, sized, kept, sizing),
         )
         try:
             graph.verify()
@@ -176,6 +181,10 @@ def _dimension(dim: int | onnx_ir.SymbolicDim, symbol: str) -> Dimension:
     if isinstance(dim, onnx_ir.SymbolicDim):
         return symbol if dim.value in (None, "", "?", "None") else str(dim.value)
     return dim if dim > 0 else symbol
+
+
+def _symbols(dims: Sequence[Dimension] | None) -> tuple[str, ...]:
+    return tuple(dim if isinstance(dim, str) else "" for dim in dims or ())
 
 
 def _partition(

@@ -62,6 +62,10 @@ class FlatGraph:
         """
         return self._sized.changes(name) or self._variation.is_fixed(name)
 
+    def is_fixed(self, name: str) -> bool:
+        """Whether a value is one known array at all sizes."""
+        return self._variation.is_fixed(name)
+
     def _add(self, steps: Iterable[Step]) -> None:
         for step in steps:
             if isinstance(step, Branches):

@@ -40,6 +40,7 @@ from graphnorm.frontends.torch_nodes import (
     users_of,
 )  # fmt: skip
 from graphnorm.frontends.torch_regions import JOINED, MARKED, Region
+from graphnorm.frontends.torch_sizing import Sizing
 from graphnorm.frontends.torch_tensors import StateTensors, classify, hint, to_numpy, value_of
 from graphnorm.ir import Array, Graph, Node, Value, shape_of
 
@@ -67,6 +68,8 @@ class GraphBuilder:
         self.inputs: list[str] = []
         self.known: dict[str, Tensor] = {}  # computable now; becomes a constant when a node reads it
         self.written: dict[str, Tensor] = {}  # likewise, but the model changes it: never computed with
+        self.symbols: dict[str, tuple[str, ...]] = {}
+        self.sizing = Sizing()
         self.env: dict[fx.Node, Any] = {}  # value, number, or a tuple of them
         self.remarks = list(remarks)
         self.state = self._read_state()
@@ -102,6 +105,9 @@ class GraphBuilder:
             weights=weights,
             constants=self.constants,
             remarks=tuple(dict.fromkeys(self.remarks)),
+            symbols=self.symbols,
+            sizing=tuple(self.sizing.nodes),
+            uneven=self.sizing.uneven,
         )
         return self._sunk(settle_bounds(graph))
 
@@ -147,6 +153,7 @@ class GraphBuilder:
                 value = value_of(self.unique(node.name), node.meta["val"])
                 self.values[value.name] = value
                 self.inputs.append(value.name)
+                self.symbols[value.name] = self.sizing.read(value.name, node.meta["val"])
                 return value
             if isinstance(spec.arg, ConstantArgument):
                 return spec.arg.value
@@ -186,6 +193,7 @@ class GraphBuilder:
                 self.env[node] = self._attribute(module, str(node.target))
             elif node.op == "call_function":
                 self.env[node] = self._call(node, alive)
+                self.sizing.record(node, [value.name for value in tensors_in(self.env[node])])
                 if is_in_place(node):  # whoever reads the tensor from here on sees what was written
                     names = storages.names(node)
                     self.env.update((name, self.env[node]) for name in names if name in self.env)
@@ -260,6 +268,8 @@ class GraphBuilder:
                 return None
         types = [result for result in listed(node.meta.get("val")) if isinstance(result, Tensor)]
         varies = symbolic or any(v.dynamic for a in arguments.values() for v in tensors_in(a))
+        if varies:
+            self.sizing.fold(node, overload)
         if varies and overload.startswith(ZEROS) and types[0].is_floating_point():
             return None  # its lowering says that it is zero at any size
         if varies and not all(value_of("", fake).dynamic for fake in types):

@@ -33,6 +33,7 @@ class Pair:
         nodes: number of nodes that were matched.
         computed: sums behind weights that were computed.
         values: float values of A that both models compute -> B's.
+        sized: whether the pairing is one at the sizes that were traced: others may be open.
     """
 
     network: ir.Graph
@@ -41,17 +42,26 @@ class Pair:
     nodes: int
     computed: Mapping[str, Computed] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
+    sized: bool = False
 
     @property
     def identical(self) -> bool:
-        """Whether the graphs are the same and all weights the same bits."""
+        """Whether the graphs are the same, at all sizes, and all weights the same bits."""
         mine = self.network.weights
-        return self.form == WRITTEN and all(same_bits(mine[name], self.weights[name]) for name in mine)
+        return (
+            self.form == WRITTEN
+            and not self.sized
+            and all(same_bits(mine[name], self.weights[name]) for name in mine)
+        )
 
 
 def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
     """Pair two graphs node by node; None and where they part if they are not written alike."""
     pairing, failure = pair_weights(a, b)
+    sized = pairing is None and (a.is_open or b.is_open)
+    if sized:
+        traced = (replace(graph, sizing=(), symbols={}) for graph in (a, b))
+        pairing, _ = pair_weights(*traced)
     if pairing is None:
         return None, failure
     weights = {name: b.weights[other] for name, other in pairing.items()}
@@ -63,7 +73,7 @@ def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
         for node, other in zip(a.nodes, b.nodes, strict=True)
         for one, two in zip(node.outputs, other.outputs, strict=True)
     ]
-    return Pair(a, weights, WRITTEN, len(a.nodes), {}, dict(outputs)), ""
+    return Pair(a, weights, WRITTEN, len(a.nodes), {}, dict(outputs), sized), failure
 
 
 def counterparts(a: ir.Graph, b: ir.Graph) -> Mapping[str, str]:
@@ -77,12 +87,13 @@ def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching]:
     An optimiser may hold a number of the program as a weight: where the forms do not align, weights of one
     entry are taken for such numbers.
     """
+    sized = a.is_open or b.is_open
     pair, found = _pair_forms((normalise(a), normalise(b)))
     if pair is None:
         again, other = _pair_forms((normalise(a, numbers=True), normalise(b, numbers=True)))
         if again is not None:
-            return again, other
-    return pair, found
+            return replace(again, sized=sized), other
+    return None if pair is None else replace(pair, sized=sized), found
 
 
 def _pair_forms(forms: tuple[Normal, Normal]) -> tuple[Pair | None, Matching]:
@@ -139,28 +150,26 @@ class _Renaming:
 
 
 def pair_weights(a: ir.Graph, b: ir.Graph) -> tuple[dict[str, str] | None, str]:
-    """Match the graphs node by node; returns A's weight names -> B's, or None and where they part."""
-    if len(a.nodes) != len(b.nodes):
-        return None, f"the graphs have {len(a.nodes)} and {len(b.nodes)} operators"
+    """Match the graphs node by node; returns A's weight names -> B's, or None and where they part.
+
+    What computes constants from sizes is matched too: the pairing holds at all sizes.
+    """
     if len(a.outputs) != len(b.outputs):
         return None, f"the graphs have {len(a.outputs)} and {len(b.outputs)} outputs"
     names = _Renaming({"": ""}, {"": ""})
     for one, two in zip(a.inputs, b.inputs, strict=True):
         names.agree(one, two)
-    for node, other in zip(a.nodes, b.nodes, strict=True):
-        where = f"{node.op} {node.label}"
-        if node.op != other.op:
-            return None, f"{where} stands against {other.op} {other.label}"
-        different = different_attribute(node.attributes, other.attributes, close=0.0)
-        if different:
-            return None, f"{where} and {other.op} {other.label} differ in their {different}"
-        if len(node.inputs) != len(other.inputs) or len(node.outputs) != len(other.outputs):
-            return None, f"{where} and its counterpart have different operands"
-        pairs = zip((*node.inputs, *node.outputs), (*other.inputs, *other.outputs), strict=True)
-        if not all(names.agree(one, two) for one, two in pairs):
-            return None, f"{where} is wired differently"
+    for these, those, what in ((a.nodes, b.nodes, "operators"), (a.sizing, b.sizing, "operators on sizes")):
+        if len(these) != len(those):
+            return None, f"the graphs have {len(these)} and {len(those)} {what}"
+        for node, other in zip(these, those, strict=True):
+            failure = _pair_nodes(node, other, names)
+            if failure:
+                return None, failure
     if not all(names.agree(one, two) for one, two in zip(a.outputs, b.outputs, strict=True)):
         return None, "the outputs are wired differently"
+    if [_open_axes(a, name) for name in a.inputs] != [_open_axes(b, name) for name in b.inputs]:
+        return None, "other sizes of the inputs are open"
     for one, two in names.forward.items():
         if (one in a.constants) != (two in b.constants) or (one in a.weights) != (two in b.weights):
             return None, f"{one!r} is a weight in one model and a constant in the other"
@@ -171,6 +180,24 @@ def pair_weights(a: ir.Graph, b: ir.Graph) -> tuple[dict[str, str] | None, str]:
     pairing = {name: names.forward[name] for name in a.weights if name in names.forward} | unread
     missing = [name for name in a.weights if name not in pairing]
     return (None, f"weight {missing[0]!r} has no counterpart") if missing else (pairing, "")
+
+
+def _pair_nodes(node: ir.Node, other: ir.Node, names: _Renaming) -> str:
+    """Match two nodes; returns where they part."""
+    where = f"{node.op} {node.label}"
+    if node.op != other.op:
+        return f"{where} stands against {other.op} {other.label}"
+    different = different_attribute(node.attributes, other.attributes, close=0.0)
+    if different:
+        return f"{where} and {other.op} {other.label} differ in their {different}"
+    if len(node.inputs) != len(other.inputs) or len(node.outputs) != len(other.outputs):
+        return f"{where} and its counterpart have different operands"
+    pairs = zip((*node.inputs, *node.outputs), (*other.inputs, *other.outputs), strict=True)
+    return "" if all(names.agree(one, two) for one, two in pairs) else f"{where} is wired differently"
+
+
+def _open_axes(graph: ir.Graph, name: str) -> tuple[bool, ...]:
+    return tuple(map(bool, graph.symbols.get(name, ())))
 
 
 def same_bits(first: ir.Array, second: ir.Array) -> bool:

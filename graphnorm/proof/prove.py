@@ -32,7 +32,7 @@ class Structure:
         nodes: number of operators that were matched.
         departure: where the graphs, as written, part; empty if they do not.
         values: values of A -> their counterparts in B, as far as the walk came.
-        sized: whether normal forms were compared and sizes may vary: they hold for the traced sizes.
+        sized: whether sizes may vary, and the graphs were found to agree at the traced ones.
     """
 
     aligned: bool
@@ -80,6 +80,11 @@ class Attempt:
     note: str = ""
     nearest: Pair | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether the networks are known to be the same function, at the sizes that were traced."""
+        return self.identical or self.proof is not None
+
 
 def attempt(a: ir.Graph, b: ir.Graph, permutations: bool = True, tell: Tell | None = None) -> Attempt:
     """Align two networks and look for a certificate."""
@@ -88,7 +93,7 @@ def attempt(a: ir.Graph, b: ir.Graph, permutations: bool = True, tell: Tell | No
     pair, note = pair_written(a, b)
     notes: list[str] = []
     if pair is not None:
-        structure = Structure(True, pair.form, pair.nodes)
+        structure = Structure(True, pair.form, pair.nodes, note, sized=pair.sized)
         if pair.identical:
             return Attempt(structure, None, True, "", pair)
         say("recovering coefficients")
@@ -98,7 +103,7 @@ def attempt(a: ir.Graph, b: ir.Graph, permutations: bool = True, tell: Tell | No
         notes.append(failure)
     say("normal forms")
     other, found = pair_normal(a, b)
-    sized = any(graph.values[name].dynamic for graph in (a, b) for name in graph.inputs)
+    sized = a.is_open or b.is_open
     if other is None:
         if pair is None:
             structure = Structure(False, NORMAL, found.nodes, found.failure, found.values, sized)
