@@ -7,6 +7,9 @@ before the exception stays, since equations and demands only take freedom away.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 DEFECTS = (
     ArithmeticError,  # ZeroDivisionError, OverflowError
     AssertionError,
@@ -31,4 +34,6 @@ def defect(what: str, op: str, where: str, error: Exception, then: str = "pinned
     """
     text = (str(error).splitlines() or [""])[0]
     raised = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    for frame in traceback.extract_tb(error.__traceback__)[-1:]:
+        raised += f", {Path(frame.filename).name}:{frame.lineno}"
     return f"{op} {where} is {then}: a defect in graphnorm's {what} of {op} ({raised}); please report it"

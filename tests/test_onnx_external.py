@@ -180,7 +180,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("", "is missing; copy the data file next to the model"),
+        ("", "has no location; export the model again"),
         ("sub/../../x", "leaves the model's folder"),
         ("x" * 300, "cannot be found: .*name too long"),
     ],

@@ -27,7 +27,8 @@ TABLES = {
 FLOAT32 = {"cast", "casts", "bits", "quantile", "index_put_mask_add"}  # leave float64, or refuse it
 SIZED_BY_DATA = {"index_mask", "masked_select", "nonzero", "unique", "unique_rows"}
 ONE_SIZE = {  # index tensors that fit the example's batch only
-    "diagonal_scatter", "index_put_add", "index_put_apart", "index_put_data", "index_put_mask", "filled",
+    "diagonal_scatter", "index_put_add", "index_put_apart", "index_put_data", "index_put_known_masks",
+    "index_put_mask", "filled",
 }  # fmt: skip
 
 

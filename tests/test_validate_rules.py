@@ -130,7 +130,7 @@ def test_a_rule_that_claims_too_little_is_caught(op: str, apply: Apply) -> None:
 def test_a_rule_that_fails_is_a_finding_with_its_place() -> None:
     found = findings("Relu", 1, registry=planted("Relu", broken))
     assert [verdict.kind for verdict in found] == ["crash"]
-    assert "ValueError: planted (" in found[0].text
+    assert "ValueError: planted, " in found[0].text
     assert "test_validate_rules.py:" in found[0].text
 
 

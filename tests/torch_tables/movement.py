@@ -179,7 +179,7 @@ SCATTER: Functions = {
     "index_put_mask": lambda x: x.index_put((MASK,), x[0]),
     "index_put_known_masks": lambda x: (
         x.index_put((MASK, torch.tensor(1)), x[0, 0, :1]),
-        x[:, :, 0].index_put((None, torch.tensor([True, False, True])), x[0, :2, :2]),
+        torch.ops.aten.index_put(x[:, :, 0], [None, torch.tensor([True, False, True])], x[0, :2, :2]),
         x.index_put((torch.zeros(2, 3, dtype=torch.bool),), x[0, 0], accumulate=True),
         x.index_put((MASK,), torch.ones(3, 4) * x[0, 0], accumulate=True),
     ),

@@ -97,6 +97,8 @@ def judge(case: Case, registry: Registry, seed: int = 0, index: int = 0) -> Verd
     operator = Operator(case)
     operands = operator.draw(rng)
     found = claim(case, operands, operator.run(operands), registry)
+    if found.graph.remarks:
+        return Verdict(case.op, seed, index, "crash", f"{case}: {'; '.join(found.graph.remarks)}")
     s, t = found.operands, found.results
     for _ in range(3):
         z = rng.normal(size=s.shape[1])
