@@ -44,6 +44,8 @@ def attended(
 ) -> Value:
     """ONNX's Attention takes ``[batch, heads, tokens, features]``; other ranks are reshaped to it."""
     q, k, v = _aligned(call, [q, k, v], shared_heads=enable_gqa)
+    if scale is None and not known_shape(q)[-1]:  # 1 / sqrt(0)
+        raise Unlowerable
     attributes: dict[str, Any] = {
         "is_causal": int(is_causal),
         "scale": float(1 / math.sqrt(known_shape(q)[-1]) if scale is None else scale),

@@ -200,7 +200,10 @@ def diff(
     """Each entry less the one before it."""
     axis = axis_of(axis, x)
     x = joined(call, [part for part in (before, x, after) if part is not None], axis)
-    for _ in range(times):
+    most = known_shape(x)[axis]  # then nothing is left
+    if times > most and axis in x.dynamic:
+        raise Unlowerable
+    for _ in range(min(times, most)):
         size = known_shape(x)[axis]
         later, earlier = sliced(call, x, axis, 1, size), sliced(call, x, axis, 0, size - 1)
         if x.dtype == "bool":

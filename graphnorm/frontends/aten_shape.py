@@ -169,6 +169,9 @@ def meshgrid(call: Call, tensors: Sequence[Value], indexing: str = "ij") -> None
 
 @TABLE.lowers("flip")
 def flip(call: Call, x: Value, axes: Sequence[int]) -> None:
+    if not rank(x):  # torch takes axis 0 of a number
+        call.yields(x)
+        return
     n = len(axes)
     call.out("Slice", x, [-1] * n, [LAST.min] * n, axes_of(axes, rank(x)), [-1] * n)
 

@@ -19,6 +19,7 @@ from onnx import checker, helper, numpy_helper, shape_inference
 from graphnorm.frontends.onnx_attributes import attribute_fault
 from graphnorm.frontends.onnx_bodies import Branches, Repetition
 from graphnorm.frontends.onnx_compute import EVALUATION_ERRORS, SMALL_LIMIT, fold
+from graphnorm.frontends.onnx_operands import operand_fault
 from graphnorm.frontends.onnx_regions import infer_branches, infer_repetition
 from graphnorm.frontends.onnx_rewriting import Rewriting, rewrite
 from graphnorm.frontends.onnx_steps import Step
@@ -93,6 +94,8 @@ def evaluate(steps: Iterable[Step], state: Evaluation) -> Evaluation:
             size = state.shape(name)
             if size is not None and min(size, default=1) < 1:
                 (state.failures if min(size) < 0 else state.empty).append(f"{name!r} has size {size}")
+            if size is not None and min(size, default=0) < 0:
+                state.broken[step.results[0]] = step, f"{name!r} would be of size {size}"
         if step.may_fold:
             fold(step, state)
         if step.node.op_type == "Reshape" and step.is_standard:
@@ -121,7 +124,7 @@ def _infer(step: Step, state: Evaluation) -> None:
     reads = [name for name in (*step.operands, *step.captured) if name]
     if any(name not in state.types for name in reads):
         return
-    fault = attribute_fault(step, state.shape)
+    fault = attribute_fault(step, state.shape) or operand_fault(step, state.shape)
     if fault:
         state.failures.append(f"{step.node.op_type} {step.results[0]!r}: {fault}")
         state.broken[step.results[0]] = step, fault

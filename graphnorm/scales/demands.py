@@ -73,6 +73,7 @@ def demand(
     if name in ctx.graph.weights:
         if not ctx.graph.weights[name].size:
             return  # a layer of width 0: there is nothing to scale
+        _check_fits(ctx, name, terms, path)
         reason = ctx.reason if role == "fixed" else ""
         ctx.demands.append(Demand(name, path, terms, role, ctx.node, reason))
     elif ctx.is_constant(name):
@@ -82,13 +83,27 @@ def demand(
     else:
         producer = ctx.producers[name]
         handler, carried = HANDLERS.get(producer.op), False
-        if handler is not None:
+        sizes = [ctx.value(x).shape for x in (name, *producer.inputs) if x]
+        if handler is not None and None not in sizes:
             try:
                 carried = handler(ctx, producer, name, terms, role, path)
             except DEFECTS as error:
                 ctx.defect(producer, "backward rule", error)
         if not carried:
             _meet(ctx, name, terms, role, path)
+
+
+def _check_fits(ctx: Propagation, name: str, terms: Sequence[Term], path: tuple[Step, ...]) -> None:
+    """A scale that has more entries than the weight is a defect of the rule that demands it."""
+    region: Array = np.broadcast_to(np.zeros((), np.int8), ctx.shape(name))
+    for step in path:
+        region = step.apply(region)
+    for _, labels in terms:
+        sizes = align(labels, region.ndim).shape if labels.ndim <= region.ndim else ()
+        if len(sizes) != region.ndim or any(
+            n not in (1, m) for n, m in zip(sizes, region.shape, strict=True)
+        ):
+            raise ValueError(f"scales of shape {labels.shape} for {name!r} of shape {region.shape}")
 
 
 def _meet(ctx: Propagation, name: str, terms: Sequence[Term], role: str, path: tuple[Step, ...]) -> None:

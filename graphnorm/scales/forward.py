@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm.ir import Node
-from graphnorm.scales.labels import ENTRY_LIMIT, Labels, size
+from graphnorm.scales.labels import ENTRY_LIMIT, Labels, pinned, size
 from graphnorm.scales.roles import strongest
 from graphnorm.scales.rules.movement import MOVES
 
@@ -57,18 +57,23 @@ class Expressions:
         return [found for found in below if found in self._ctx.graph.weights]
 
     def labels(self, name: str, role: str) -> Labels | None:
-        """Labels of a weight expression; None if that would take too many of them."""
+        """Labels of a weight expression; None if a shape is unknown, or labels are too many."""
         ctx = self._ctx
         if name in self._labels and role == self._role.setdefault(name, role):
             return self._labels[name]
         self._role[name] = role
         needed = self._closure(name, self._to_open)
+        if any(ctx.value(x).shape is None for x in needed):
+            return None
         leaves = [x for x in needed if x in ctx.graph.weights]
         if any(size(ctx.shape(x)) > ENTRY_LIMIT or not ctx.value(x).is_float for x in leaves):
             return None
         nodes = {self._position[ctx.producers[x].name] for x in needed if x not in ctx.graph.weights}
         roles = self._roles(name, role, [ctx.graph.nodes[index] for index in sorted(nodes, reverse=True)])
         for leaf in leaves:
+            if not size(ctx.shape(leaf)):  # there is nothing to scale
+                self._labels[leaf] = pinned(ctx.rank(leaf))
+                continue
             if leaf not in self._labels:
                 self._demand[leaf] = len(ctx.demands)
                 self._labels[leaf] = self._settled(leaf, ctx.entries(leaf, roles[leaf]))

@@ -30,6 +30,11 @@ def pinned(rank: int) -> Labels:
     return np.zeros((1,) * rank, dtype=np.int64)
 
 
+def axis_of(number: object, rank: int) -> int:
+    """An axis counted from either end, given as a number or an array of one, as an index."""
+    return int(np.ravel(np.asarray(number))[0]) % rank
+
+
 def varying_axes(labels: Labels) -> frozenset[int]:
     """The axes along which the scale may vary."""
     return frozenset(axis for axis, size in enumerate(labels.shape) if size > 1)

@@ -68,7 +68,7 @@ def _append(ctx: Propagation, past: str, new: Labels) -> Labels:
 
 
 def _repeat_heads(labels: Labels, heads: int, shared: int) -> Labels:
-    return labels if labels.shape[1] == 1 else np.repeat(labels, heads // shared, axis=1)
+    return labels if labels.shape[1] <= 1 else np.repeat(labels, heads // shared, axis=1)
 
 
 def rotary(ctx: Propagation, node: Node) -> None:

@@ -70,8 +70,9 @@ def _convolve(
     near, far = (incoming, outgoing) if transposed else (outgoing, incoming)
     first, second = near.reshape(-1, 1, *kernel), far.reshape(1, -1, *kernel)
     if groups > 1:  # axis 0 runs over all groups, axis 1 within one
-        by_group = np.repeat(far.reshape(groups, -1), len(near) // groups, axis=0)
-        second = by_group.reshape(len(near), -1, *kernel)
+        within = len(far) // groups
+        by_group = np.repeat(far.reshape(groups, within), len(near) // groups, axis=0)
+        second = by_group.reshape(len(near), within, *kernel)
     signs = (-1.0, 1.0) if transposed else (1.0, -1.0)
     _kernel(ctx, weight, [(signs[0], first), (signs[1], second)])
     bias = ctx.operand(node, bias_at)

@@ -29,6 +29,9 @@ def batch_norm(ctx: Propagation, node: Node) -> None:
     if not ctx.is_data(data) or not affine or int(node.attributes.get("spatial", 1)) == 0 or rank < 2:
         ctx.pin_node(node, "BatchNorm of a form without a rule")
         return
+    if gain and ctx.shape(gain) != ctx.shape(data)[1:2]:  # torch takes it where there are no channels
+        ctx.pin_node(node, "BatchNorm of another number of channels")
+        return
     kernel = (1,) * (rank - 2)
     incoming = _through_norm(ctx, data, [axis for axis in range(rank) if axis != 1])
     if training:
@@ -90,7 +93,7 @@ def _normalise(ctx: Propagation, node: Node, axes: list[int], groups: int = 0) -
         u = ctx.fresh(ctx.shape(gain), "norm output")
         ctx.demand(gain, [(1.0, u)], "weight")
         if channelwise:
-            u = np.repeat(u.reshape(-1), ctx.shape(data)[1] // u.size)
+            u = np.repeat(u.reshape(-1), ctx.shape(data)[1] // max(u.size, 1))
             out = u.reshape(1, -1, *(1,) * (rank - 2))
         else:
             out = u.reshape((1,) * (rank - u.ndim) + u.shape)

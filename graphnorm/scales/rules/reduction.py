@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphnorm.ir import Node
-from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
+from graphnorm.scales.labels import FREE, PINNED, Labels, axis_of, pinned
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules.elementwise import scaled
 
@@ -101,7 +101,7 @@ def along_axis(ctx: Propagation, node: Node) -> None:
     if axis is None and default is None:
         labels = ctx.uniform(labels, range(labels.ndim))
     else:
-        labels = ctx.uniform(labels, [int(default if axis is None else axis) % labels.ndim])  # type: ignore[arg-type]
+        labels = ctx.uniform(labels, [axis_of(default if axis is None else axis, labels.ndim)])
     for name in node.outputs:
         if name:
             ctx.set(name, labels if ctx.value(name).is_float else pinned(ctx.rank(name)))
@@ -114,10 +114,10 @@ def cumulative_product(ctx: Propagation, node: Node) -> None:
     """y[i] = x[0] .. x[i]: log-scales add up along the axis."""
     labels, name = ctx.labels(node.inputs[0]), node.inputs[0]
     given = ctx.static(node, "axis", 1)
-    if given is None or int(given) % labels.ndim in ctx.value(name).dynamic:
+    if given is None or axis_of(given, labels.ndim) in ctx.value(name).dynamic:
         ctx.pin_node(node, "product along an axis known only at run time")
         return
-    axis = int(given) % labels.ndim
+    axis = axis_of(given, labels.ndim)
     full = [ctx.shape(name)[axis] if i == axis else n for i, n in enumerate(labels.shape)]
     bound = np.broadcast_to(np.where(labels == FREE, PINNED, labels), full)
     if node.attributes.get("reverse", 0):

@@ -86,6 +86,9 @@ def fold(ctx: Propagation, node: Node) -> None:
     labels = ctx.labels(node.inputs[0])
     batch, rows, positions = ctx.shape(node.inputs[0])
     shape = ctx.shape(node.outputs[0])
+    if not shape[1] or rows % shape[1]:
+        ctx.pin_node(node, "columns that are no whole blocks")
+        return
     split = lb.reshape(labels, (batch, rows, positions), (batch, shape[1], rows // shape[1], positions))
     summed = ctx.uniform(split, [2, 3])
     ctx.set(node.outputs[0], summed.reshape(*summed.shape[:2], *(1,) * (len(shape) - 2)))

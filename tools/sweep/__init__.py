@@ -1,0 +1,1 @@
+"""Degenerate tensors and attributes out of range for every lowering and rule: `python -m tools.sweep`."""
