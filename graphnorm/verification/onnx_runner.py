@@ -81,12 +81,21 @@ class OnnxRunner:
         """The same graph with matrices and kernels moved at random; vectors are only rounded anew."""
         generator = np.random.default_rng(seed)
         moved: dict[str, ir.Array] = {}
+        sizes = {name for node in self._network.nodes for name in _sizes_of(node, self._network)}
         for name, array in self._network.weights.items():
-            if array.ndim > 1 or size is None:
+            if name not in sizes and (array.ndim > 1 or size is None):
                 reach = ir.float_format(array.dtype).eps / 2 if size is None else size
                 factor = 1 + reach * generator.uniform(-1, 1, array.shape)
                 moved[name] = np.asarray(array.astype(np.float64) * factor).astype(array.dtype)
         return OnnxRunner(rescale_onnx(self._model, moved), self._network, self.device)
+
+
+def _sizes_of(node: ir.Node, network: ir.Graph) -> tuple[str, ...]:
+    """Operands that a node makes sizes or whole numbers of: a rounding would make others of them."""
+    if node.op in {"Resize", "Upsample"}:
+        return node.inputs[1:]
+    whole = node.op == "Cast" and not network.values[node.outputs[0]].is_float
+    return node.inputs if whole or node.op == "Range" else ()
 
 
 _UNOPTIMISED = "onnxruntime without graph optimisations"
