@@ -55,6 +55,9 @@ class Result:
     log_scales: Floats
     permutation: Permutation
 
+    def __repr__(self) -> str:
+        return f"Result(model={type(self.model).__name__}, report={self.report!r})"
+
 
 @kept_filters()
 @enough_memory()

@@ -19,6 +19,10 @@ class ExportError(InputError):
     """A torch module that ``torch.export`` cannot trace."""
 
 
+class MissingPackageError(InputError, ImportError):
+    """A package of another extra is needed."""
+
+
 class RunError(GraphNormError):
     """onnxruntime, torch or ONNX's reference implementation failed while it ran a model (exit code 2)."""
 

@@ -73,6 +73,9 @@ class RescalingGraph:
     solution: Solution
     dimension: int
 
+    def __repr__(self) -> str:
+        return f"RescalingGraph(network={self.network.name!r}, dimension={self.dimension})"
+
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Channel groups, in the order in which the network meets them."""

@@ -100,6 +100,14 @@ class Report:
     remarks: tuple[str, ...] = ()
     extremes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        before, after = self.objective["before"], self.objective["after"]
+        verdict, change = self.verification.verdict, f"{before:.6g} -> {after:.6g}"
+        return (
+            f"Report(model={self.model!r}, dimension={self.dimension}, objective={change}, "
+            f"verdict={verdict!r})"
+        )
+
     @property
     def unchanged(self) -> str:
         """Why the objective is what it was; empty if it isn't."""
@@ -173,6 +181,9 @@ class CheckReport:
     search: Search | None = None
     remarks: tuple[str, ...] = ()
     sizes: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"CheckReport(verdict={self.verdict!r})"
 
     @property
     def verdict(self) -> str:

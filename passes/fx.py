@@ -13,18 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch.fx import GraphModule
-from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import graphnorm
-from graphnorm.passes.fx_calls import require_graph_module
-from graphnorm.passes.fx_clip import RewriteClipsPass
-from graphnorm.passes.fx_clip_calls import ChannelClip
-from graphnorm.passes.fx_equinorm_convert import ConvertToEquiNormPass
-from graphnorm.passes.fx_equinorm_fold import FoldEquiNormPass
-from graphnorm.passes.fx_equinorm_norms import ConvertToBatchNormPass, ConvertToGroupNormPass
-from graphnorm.passes.fx_fold import FoldBatchNormPass
-from graphnorm.passes.fx_norm_split import SplitNormPass
+from graphnorm.extras import needing
+
+with needing("graphnorm.passes.fx"):
+    from torch.fx import GraphModule
+    from torch.fx.passes.infra.pass_base import PassBase, PassResult
+
+    from graphnorm.passes.fx_calls import require_graph_module
+    from graphnorm.passes.fx_clip import RewriteClipsPass
+    from graphnorm.passes.fx_clip_calls import ChannelClip
+    from graphnorm.passes.fx_equinorm_convert import ConvertToEquiNormPass
+    from graphnorm.passes.fx_equinorm_fold import FoldEquiNormPass
+    from graphnorm.passes.fx_equinorm_norms import ConvertToBatchNormPass, ConvertToGroupNormPass
+    from graphnorm.passes.fx_fold import FoldBatchNormPass
+    from graphnorm.passes.fx_norm_split import SplitNormPass
 
 __all__ = [
     "CanonicalizePass",

@@ -14,13 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx_ir
-from onnx_ir.passes import FunctionalPass, PassResult
 
 import graphnorm
-from graphnorm.passes.onnx_clip import RewriteClipsPass
-from graphnorm.passes.onnx_constants import require_model
-from graphnorm.passes.onnx_fold import FoldBatchNormPass
+from graphnorm.extras import needing
+
+with needing("graphnorm.passes.onnx"):
+    import onnx_ir
+    from onnx_ir.passes import FunctionalPass, PassResult
+
+    from graphnorm.passes.onnx_clip import RewriteClipsPass
+    from graphnorm.passes.onnx_constants import require_model
+    from graphnorm.passes.onnx_fold import FoldBatchNormPass
 
 __all__ = ["CanonicalizePass", "FoldBatchNormPass", "RewriteClipsPass"]
 

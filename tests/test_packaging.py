@@ -36,9 +36,10 @@ SOURCES = ("graphnorm", "passes", "pyproject.toml", "README.md", "LICENSE")
 MAY_IMPORT = {
     "errors": "",
     "defects": "",
+    "extras": "errors",
     "callers_state": "",
     "ir": "errors",
-    "nn": "errors",
+    "nn": "errors extras",
     "threads": "",
     "atomic": "",
     "printable": "",
@@ -67,7 +68,7 @@ MAY_IMPORT = {
     "confirming": "errors ir graph coefficients verification sources report permutation",
     "canonical": "limits errors callers_state ir graph solver objective coefficients verification sources "
     "report permutation fitting extremes confirming",
-    "training": "errors callers_state ir frontends scales solver objective sources",
+    "training": "errors extras callers_state ir frontends scales solver objective sources",
     "interfaces": "errors ir sources",
     "resizing": "errors ir proof verification sources interfaces",
     "equivalence": "limits errors callers_state ir proof verification sources report interfaces resizing",
@@ -76,7 +77,7 @@ MAY_IMPORT = {
     "fingerprint": "limits errors callers_state defects ir graph solver objective alignment permutation "
     "sources",
     "__init__": "errors callers_state graph tracing report canonical equivalence training",
-    "passes": "errors ir nn clips frontends emission verification __init__",
+    "passes": "errors extras ir nn clips frontends emission verification __init__",
     "explain": "errors ir scales graph solver objective report",
     "pictures": "atomic printable errors ir scales graph objective explain",
     "plot": "atomic errors report",

@@ -53,6 +53,20 @@ def test_differences(shape: tuple[int, ...], times: int) -> None:
         check(Fn(lambda x: torch.diff(x, n=times)), torch.rand(shape))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.cumprod(1),
+        lambda x: torch.ops.aten._fused_rms_norm(x.sum(), [1], x.new_ones(1), 1e-3)[0],
+        lambda x: nn.functional.scaled_dot_product_attention(x, x, x),
+        lambda x: nn.functional.batch_norm(x.T, torch.zeros(2), torch.ones(2), torch.ones(2)),
+    ],
+)
+def test_nothing_along_an_axis(function: Callable[[Tensor], Any]) -> None:
+    model = operators_torch.Scaled(function, 0)
+    assert graphnorm.canonicalize(model, torch.rand(2, 0), verify=False).report.remarks == ()
+
+
 @pytest.mark.parametrize("axes", [(), (0,), (-1,)])
 def test_numbers_are_flipped(axes: tuple[int, ...]) -> None:
     check(Fn(lambda x: x.flip(axes)), torch.tensor(1.5))

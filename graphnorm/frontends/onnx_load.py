@@ -21,6 +21,29 @@ DECLARED_KEY = "graphnorm.declared"  # names with a value_info, which onnx_ir ad
 
 _SMALL = 1024  # bytes
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# Files that people take for a network's, by suffix and by (place, bytes).
+_FORMATS = {
+    ".safetensors": "a safetensors file (weights without their network: see --weights)",
+    ".gguf": "a GGUF file",
+    ".npz": "a NumPy archive",
+    ".h5": "an HDF5 file (Keras)",
+    ".hdf5": "an HDF5 file (Keras)",
+    ".keras": "a Keras model",
+    ".tflite": "a TensorFlow Lite model",
+    ".pb": "a TensorFlow graph",
+    ".pdmodel": "a Paddle model",
+    ".mlmodel": "a Core ML model",
+    ".engine": "a TensorRT engine",
+    ".plan": "a TensorRT engine",
+    ".xml": "an XML file (OpenVINO)",
+    ".json": "a JSON file",
+}
+_MAGIC = (
+    (0, b"\x89HDF", _FORMATS[".h5"]),
+    (0, b"GGUF", _FORMATS[".gguf"]),
+    (4, b"TFL3", _FORMATS[".tflite"]),
+    (8, b'{"', _FORMATS[".safetensors"]),
+)
 _EXPORT = "export the network with torch.onnx.export(module, (example,), path, dynamo=True)"
 
 
@@ -131,9 +154,14 @@ def model_path(model: onnx_ir.Model) -> Path | None:
 
 def _why_not_onnx(file: Path) -> str:
     with file.open("rb") as stream:
-        head = stream.read(4)
+        head = stream.read(16)
     if not head:
         return "is empty; export or copy the model again"
+    known = _FORMATS.get(file.suffix.lower()) or next(
+        (name for at, magic, name in _MAGIC if head[at:].startswith(magic)), None
+    )
+    if known:
+        return f"is {known}, not an ONNX model; graphnorm reads .onnx and .pt2 files: {_EXPORT}"
     if head.startswith(_PICKLES):
         return f"is a pickle or zip archive (a PyTorch checkpoint?), not an ONNX model; {_EXPORT}"
     return "is not an ONNX model, or is truncated; copy it again, or export it again"

@@ -125,6 +125,10 @@ def check_module(model: nn.Module, args: Args, kwargs: Kwargs) -> None:
 
 def cause_of(model: nn.Module, args: Args, kwargs: Kwargs) -> str:
     """Why an export failed, and the way out."""
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"{path!r}" if path else "the model"
+            return f"{what} is TorchScript, which cannot be exported: give the module that it was made from"
     said = _eager_failure(model, args, kwargs)
     if not said:
         if "use_cache" in kwargs or "past_key_values" in kwargs:

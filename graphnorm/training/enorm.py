@@ -8,7 +8,7 @@ The function does not change, in training mode or in evaluation mode (Stock et a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,9 +87,13 @@ class ENorm:
         self.options = Options(p, c, cycles, every, order, max_coefficient, compile, exact)
         self.options.check()
         self.model = plain_module(model)
-        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-        self._optimizers = [StateTable(one, state) for one in optimizers]
+        self._optimizers = [StateTable(one, state) for one in _optimizers(optimizer)]
         self._tables = _tables(self._optimizers)
+        if not any(id(parameter) in self._tables for parameter in self.model.parameters()):
+            raise InputError(
+                f"no optimizer holds a parameter of {type(self.model).__name__}: give the one that trains "
+                "it, made after the model was moved or wrapped"
+            )
         self._flags = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         self._modules = list(self.model.modules())
         self._children = [(m, list(m._modules.values())) for m in self._modules]
@@ -247,6 +251,20 @@ class ENorm:
         )
         self._compiled = (marks, made)
         return made
+
+
+def _optimizers(given: object) -> list[Optimizer]:
+    """The optimizers of an argument: one, or several."""
+    several = [given] if isinstance(given, Optimizer) else given
+    found: list[Optimizer] = []
+    for one in several if isinstance(several, Iterable) else [several]:
+        if not isinstance(one, Optimizer):
+            raise InputError(
+                f"expected a torch.optim.Optimizer or several of them, got {type(one).__name__}; of a "
+                "scheduler, give its optimizer"
+            )
+        found.append(one)
+    return found
 
 
 def _tables(optimizers: Sequence[StateTable]) -> dict[int, list[StateTable]]:

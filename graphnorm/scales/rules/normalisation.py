@@ -63,6 +63,9 @@ def _through_norm(ctx: Propagation, name: str, axes: Sequence[int]) -> Labels:
 
 def layer_norm(ctx: Propagation, node: Node) -> None:
     rank = ctx.rank(node.inputs[0])
+    if not rank:
+        ctx.pin_node(node, "normalisation of a number")
+        return
     axis = int(node.attributes.get("axis", -1)) % rank
     _normalise(ctx, node, list(range(axis, rank)))
 

@@ -119,6 +119,9 @@ def cumulative_product(ctx: Propagation, node: Node) -> None:
         return
     axis = axis_of(given, labels.ndim)
     full = [ctx.shape(name)[axis] if i == axis else n for i, n in enumerate(labels.shape)]
+    if not full[axis]:  # no entries
+        ctx.set(node.outputs[0], labels)
+        return
     bound = np.broadcast_to(np.where(labels == FREE, PINNED, labels), full)
     if node.attributes.get("reverse", 0):
         bound = np.flip(bound, axis)
