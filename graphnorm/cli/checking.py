@@ -68,7 +68,7 @@ def check(
 
     Verdicts: identical (same graph, same bits), proved (a certificate for all inputs), proved at these
     sizes (a certificate, but sizes are open and others may part them), agrees (on all inputs that were
-    tried), differs. Exit code 1 if they differ.
+    tried), not exercised (those inputs show nothing), differs. Exit code 1 if they differ.
     """
     from graphnorm.cli import display
     from graphnorm.cli.check_page import write_page
