@@ -220,6 +220,7 @@ def _report(
                 for name, source in (("A", first), ("B", second))
                 for remark in source.network.remarks
             ),
+            *(f"proof: {sentence}" for sentence in found.defects),
             *(measurement.remarks if measurement else ()),
             *remarks,
             *(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import graphnorm
+from graphnorm.alignment.lowering import LOWERINGS as NORMAL_FORMS
 from graphnorm.defects import DEFECTS, defect
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint import paths
@@ -214,6 +215,25 @@ def test_remarks_reach_checks_and_summaries(monkeypatch: pytest.MonkeyPatch) -> 
     assert graph.remarks[0] in graph.summary()
     report = graphnorm.check(model, model, x)
     assert report.remarks == (f"A: {graph.remarks[0]}", f"B: {graph.remarks[0]}")
+
+
+def test_defects_met_while_proving_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a rule, of a permutation's rule, and of a normal form; the verdict is what is left."""
+    model, x = network()
+    other = graphnorm.canonicalize(model, x).model
+    assert graphnorm.check(model, other, x).remarks == ()
+    monkeypatch.setitem(permutation_rules.RULES, "LeakyRelu", raising(IndexError("out of range")))
+    monkeypatch.setitem(movement.MOVES, "Transpose", raising(ZeroDivisionError("rule")))
+    monkeypatch.setitem(demands.HANDLERS, "Transpose", raising(KeyError("axis")))
+    monkeypatch.setitem(NORMAL_FORMS, "LeakyRelu", raising(TypeError("form")))
+    report = graphnorm.check(model, other, x)
+    assert report.verdict == "proved"  # by the normal form, which has no Transpose
+    said = "\n".join(report.remarks)
+    for part in ("rule of Transpose", "rule for permutations of LeakyRelu", "normal form of LeakyRelu"):
+        assert f"a defect in graphnorm's {part}" in said
+    assert "LeakyRelu 3 is kept as it is" in said
+    assert all(remark.startswith("proof: ") for remark in report.remarks)
+    assert report.to_dict()["remarks"] == list(report.remarks)
 
 
 def test_other_exceptions_are_no_defects() -> None:

@@ -35,12 +35,14 @@ class Normal:
         leaves: weight name -> leaf.
         origin: value of the normal form -> the value of the network that it stands for.
         double: whether the network computes in float64 somewhere, so that its numbers are taken exactly.
+        defects: a sentence about each operator that stayed as it is because something failed in its lowering.
     """
 
     graph: ir.Graph
     leaves: Mapping[str, Leaf]
     origin: Mapping[str, str]
     double: bool
+    defects: tuple[str, ...] = ()
 
 
 class Builder:
@@ -57,6 +59,7 @@ class Builder:
         self.leaves: dict[str, Leaf] = {}
         self.constants: dict[str, ir.Array] = {}
         self.origin: dict[str, str] = {}
+        self.defects: dict[str, None] = {}
         self.current = ir.Node("", "", (), ())
         self._made: dict[Any, tuple[str, ...]] = {}
 
@@ -257,7 +260,7 @@ def pruned(builder: Builder, outputs: Sequence[str]) -> Normal:
         weights={name: leaf.value for name, leaf in held.items()},
         constants={name: array for name, array in builder.constants.items() if name in needed},
     )
-    return Normal(graph, held, builder.origin, builder.double)
+    return Normal(graph, held, builder.origin, builder.double, tuple(builder.defects))
 
 
 def _reshaped_axes(old: Shape, new: Shape, dynamic: frozenset[int]) -> frozenset[int]:

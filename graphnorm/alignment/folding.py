@@ -65,7 +65,7 @@ class _Folding:
             values=values,
             weights={name: leaf.value for name, leaf in held.items()},
         )
-        return Normal(folded, held, origin, self._normal.double)
+        return Normal(folded, held, origin, self._normal.double, self._normal.defects)
 
     def _drop_zero_sums(self) -> None:
         """A bias of zeros stays one under every rescaling and permutation: it says nothing."""

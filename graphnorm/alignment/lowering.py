@@ -17,7 +17,7 @@ from graphnorm.alignment import leaves
 from graphnorm.alignment.builder import Builder, Normal
 from graphnorm.alignment.terms import Data, Known, Term
 from graphnorm.alignment.views import whole
-from graphnorm.defects import DEFECTS
+from graphnorm.defects import DEFECTS, defect
 
 Lower = Callable[[Builder, ir.Node, Sequence[Term | None], Sequence[ir.Value]], Sequence[Term] | None]
 LOWERINGS: dict[str, Lower] = {}
@@ -90,7 +90,8 @@ def _results(
     if lowering is not None and all(value.shape is not None for value in known):
         try:
             found = lowering(b, node, operands, known)
-        except DEFECTS:  # a case nobody thought of: the operator stays as it is
+        except DEFECTS as error:  # a case nobody thought of
+            b.defects[defect("normal form", node.op, node.label, error, "kept as it is")] = None
             found = None
         if found is not None and all(map(_fits, repeat(b), found, known)):
             given = iter(found)

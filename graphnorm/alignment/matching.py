@@ -52,11 +52,13 @@ class Matching:
             a node whose arguments alone differ, too.
         failure: where the walk came to an end; empty if all outputs match.
         nodes: number of nodes that were matched.
+        defects: of the normal forms, where those were matched.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
     failure: str = ""
     nodes: int = 0
+    defects: tuple[str, ...] = ()
 
 
 def match(a: ir.Graph, b: ir.Graph, double: bool = False) -> Matching:

@@ -99,6 +99,7 @@ def pair_normal(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, Matching]:
 def _pair_forms(forms: tuple[Normal, Normal]) -> tuple[Pair | None, Matching]:
     double = any(form.double for form in forms)
     found = match(forms[0].graph, forms[1].graph, double)
+    found = replace(found, defects=(*forms[0].defects, *forms[1].defects))
     values = {
         forms[0].origin[one]: forms[1].origin[two]
         for one, two in found.values.items()

@@ -72,6 +72,7 @@ class Attempt:
         identical: same graph, same bits.
         note: why there is no proof.
         nearest: the pair that came closest to a proof, to compare layers by.
+        defects: a sentence about each operator at which something failed in graphnorm on the way.
     """
 
     structure: Structure
@@ -79,6 +80,7 @@ class Attempt:
     identical: bool = False
     note: str = ""
     nearest: Pair | None = None
+    defects: tuple[str, ...] = ()
 
     @property
     def settled(self) -> bool:
@@ -88,7 +90,12 @@ class Attempt:
 
 def attempt(a: ir.Graph, b: ir.Graph, permutations: bool = True, tell: Tell | None = None) -> Attempt:
     """Align two networks and look for a certificate."""
-    say = tell or (lambda stage: None)
+    defects: dict[str, None] = {}
+    found = _attempt(a, b, permutations, tell or (lambda stage: None), defects)
+    return replace(found, defects=tuple(defects))
+
+
+def _attempt(a: ir.Graph, b: ir.Graph, permutations: bool, say: Tell, defects: dict[str, None]) -> Attempt:
     say("aligning")
     pair, note = pair_written(a, b)
     notes: list[str] = []
@@ -97,34 +104,37 @@ def attempt(a: ir.Graph, b: ir.Graph, permutations: bool = True, tell: Tell | No
         if pair.identical:
             return Attempt(structure, None, True, "", pair)
         say("recovering coefficients")
-        proof, failure = prove(pair, permutations)
+        proof, failure = prove(pair, permutations, defects)
         if proof is not None:
             return Attempt(structure, proof, nearest=pair)
         notes.append(failure)
     say("normal forms")
     other, found = pair_normal(a, b)
+    defects.update(dict.fromkeys(found.defects))
     sized = a.is_open or b.is_open
     if other is None:
         if pair is None:
             structure = Structure(False, NORMAL, found.nodes, found.failure, found.values, sized)
             return Attempt(structure, None, note=found.failure)
         return Attempt(structure, None, note=notes[0], nearest=pair)
-    proof, failure = prove(other, permutations)
+    proof, failure = prove(other, permutations, defects)
     if pair is None or proof is not None:
         structure = Structure(True, other.form, other.nodes, note, sized=sized)
         notes.append(failure)
     return Attempt(structure, proof, note="" if proof is not None else notes[0], nearest=pair or other)
 
 
-def prove(pair: Pair, permutations: bool = True) -> tuple[Proof | None, str]:
-    """A valid certificate for a pair, or why there is none."""
+def prove(pair: Pair, permutations: bool, defects: dict[str, None]) -> tuple[Proof | None, str]:
+    """A valid certificate for a pair, or why there is none; `defects` takes what failed on the way."""
     pair.network.check_finite()
     replace(pair.network, weights=pair.weights).check_finite()
     graph = build(pair.network)
+    defects.update(dict.fromkeys(graph.scales.constraints.defects))
     proof, failure = _certified(pair, graph, pair.weights, pair.computed)
     if proof is not None or not permutations:
         return proof, failure
     allowed, permutation = find_permutation(graph, pair.weights)
+    defects.update(dict.fromkeys(allowed.defects))
     if not permutation:
         return None, failure
     back = inverse(permutation)
