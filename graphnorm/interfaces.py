@@ -99,7 +99,21 @@ def aligned(first: Source, second: Source) -> Interfaces:
         remarks += _told("output", given[0], given[1], by_name)
         if by_name:
             second = replace(second, network=replace(second.network, outputs=given[0]))
+    if isinstance(first, TorchSource) and isinstance(second, TorchSource):
+        second, told = _by_key(first, second)
+        remarks += told
     return Interfaces(first, second, tuple(remarks))
+
+
+def _by_key(first: TorchSource, second: TorchSource) -> tuple[TorchSource, list[str]]:
+    """The second module with its results in the first one's order, where their keys agree as sets."""
+    one, two = first.result_keys, second.result_keys
+    if one == two or not any("'" in key for key in (*one, *two)):
+        return second, []  # tuples and lists: by position
+    if sorted(one) == sorted(two):
+        said = f"B returns {', '.join(two)} in another order than A: they are matched by key"
+        return second.reordered([two.index(key) for key in one]), [said]
+    return second, [f"A returns {', '.join(one)}, B {', '.join(two)}: they are matched by position"]
 
 
 def _told(kind: str, one: Sequence[str], two: Sequence[str], by_name: bool) -> list[str]:

@@ -80,10 +80,25 @@ class TorchSource(Source):
     Attributes:
         call: its example ``(args, kwargs)``.
         program: what was read; its nodes have the names of the network's values.
+        order: for each of the network's outputs its place among the tensors that the model returns; None: as
+            they are.
     """
 
     call: tuple[Any, Any] = ((), {})
     program: Any = None
+    order: tuple[int, ...] | None = None
+
+    @property
+    def result_keys(self) -> tuple[str, ...]:
+        """How callers reach each tensor of the result: ``['logits']``, ``[0]``; in the model's own order."""
+        from graphnorm.frontends.torch_nodes import result_keys
+
+        return result_keys(self.program)
+
+    def reordered(self, order: Sequence[int]) -> TorchSource:
+        """The same model, whose results are taken in another order."""
+        outputs = tuple(self.network.outputs[i] for i in order)
+        return replace(self, network=replace(self.network, outputs=outputs), order=tuple(order))
 
     @property
     def declares_sizes(self) -> bool:
@@ -104,7 +119,8 @@ class TorchSource(Source):
             structure,
         )
         module = self.model.module() if self.declares_sizes else self.model
-        return replace(self, network=read_torch(module, *call), example=None, call=call)
+        read = replace(self, network=read_torch(module, *call), example=None, call=call)
+        return read if self.order is None else read.reordered(self.order)
 
     def emit(self, weights: Mapping[str, ir.Array], inplace: bool = False) -> Any:
         from graphnorm.emission.torch_module import rescale_torch
@@ -114,7 +130,7 @@ class TorchSource(Source):
     def runner(self, model: Any, device: str) -> Runner:
         from graphnorm.verification.torch_runner import TorchRunner
 
-        return TorchRunner(model, self.call, device)
+        return TorchRunner(model, self.call, device, order=self.order)
 
     def hidden_values(self, model: Any, inputs: Sequence[ir.Array]) -> dict[str, ir.Array]:
         from graphnorm.verification.torch_runner import hidden_values

@@ -162,3 +162,51 @@ def test_programs_that_leave_an_input_unused() -> None:
     report = check(program, file)
     assert report.verdict == "proved"
     assert any("only A takes the input 'mask'" in remark for remark in report.remarks)
+
+
+class Named(nn.Module):
+    """Results by key, in this order; each `parts` entry is a function of the hidden value."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.w = nn.Linear(4, 4)
+        self.parts = parts
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = self.w(x)
+        return {name: part(h) for name, part in self.parts.items()}
+
+
+@pytest.mark.parametrize("program", [False, True])
+def test_results_of_modules_go_by_key(program: bool) -> None:
+    x = torch.randn(2, 4)
+    positive, negative = torch.relu, torch.neg
+
+    def made(**parts: Any) -> Any:
+        module = Named(**parts).eval()
+        return torch.export.export(module, (x,), strict=False) if program else module
+
+    a = made(a=positive, b=negative)
+    assert check(a, made(a=positive, b=negative), x).verdict == "identical"
+    swapped = check(a, made(b=negative, a=positive), x)
+    assert swapped.verdict == "proved"
+    assert any("matched by key" in remark for remark in swapped.remarks)
+    assert check(a, made(b=positive, a=negative), x).verdict == "differs"
+    assert check(a, made(a=negative, b=positive), x).verdict == "differs"
+    renamed = check(a, made(a=positive, c=negative), x)
+    assert renamed.verdict == "proved"
+    assert any("matched by position" in remark for remark in renamed.remarks)
+
+
+def test_a_difference_behind_another_order_of_keys_is_found_by_the_search() -> None:
+    """Gradients and nearby models take the results in the same order, too."""
+    a, b = (
+        Named(a=torch.tanh, b=torch.relu).eval(),
+        Named(b=torch.relu, a=lambda h: torch.tanh(h * 1.01)).eval(),
+    )
+    assert check(a, b, torch.randn(2, 4)).verdict == "differs"
+    a, b = Named(a=torch.tanh, b=torch.relu).eval(), Named(b=lambda h: h.clamp(min=0), a=torch.tanh).eval()
+    with torch.no_grad():
+        b.w.weight.copy_(a.w.weight)
+    assert check(a, b, torch.randn(2, 4)).verdict == "proved"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, fx
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
-from torch.export.graph_signature import OutputKind
+from torch.export.graph_signature import OutputKind, TensorArgument
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
 
 from graphnorm.frontends.aten import tensors_in
 from graphnorm.frontends.torch_tensors import value_of
@@ -21,6 +22,18 @@ from graphnorm.ir import Value
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 TORCH_FOLDER = os.path.dirname(torch.__file__) + os.sep
 Symbol = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def result_keys(program: ExportedProgram) -> tuple[str, ...]:
+    """How callers reach each tensor of the result, in order: ``['logits']``, ``[0]``, ``.hidden``."""
+    spec = program.call_spec.out_spec
+    results = [
+        item.arg for item in program.graph_signature.output_specs if item.kind is OutputKind.USER_OUTPUT
+    ]
+    if spec is None or spec.num_leaves != len(results):
+        return ()
+    paths, _ = tree_flatten_with_path(tree_unflatten(range(len(results)), spec))
+    return tuple(keystr(path) for path, place in paths if isinstance(results[place], TensorArgument))
 
 
 def mutated_names(program: ExportedProgram) -> set[str]:

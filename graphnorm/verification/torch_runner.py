@@ -35,6 +35,7 @@ class TorchRunner:
         device: ``auto`` (where the model lies), ``cpu``, ``cuda:1``, a `torch.device`...
         double: run in float64.
         own: have parameters of its own, however large.
+        order: places of the results among the tensors that the model returns; None: all, as they are.
     """
 
     tiny = 2.0
@@ -46,8 +47,9 @@ class TorchRunner:
         device: Any = "auto",
         double: bool = False,
         own: bool = False,
+        order: Sequence[int] | None = None,
     ) -> None:
-        self._model, self._example, self._double = model, example, double
+        self._model, self._example, self._double, self._order = model, example, double, order
         self._stand_ins, self._own = False, own
         self._moved_remarks: list[str] = []
         found = places(model, str(device))
@@ -136,7 +138,11 @@ class TorchRunner:
                 raise
             self._stand_ins = True  # not from the start: loops refuse to run in a dispatch mode
             outputs = self._called(args, kwargs, mode)
-        return [to_numpy(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+        return [to_numpy(leaf) for leaf in self._tensors(outputs)]
+
+    def _tensors(self, outputs: Any) -> list[torch.Tensor]:
+        found = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+        return found if self._order is None else [found[place] for place in self._order]
 
     def _called(self, args: Any, kwargs: Any, mode: AbstractContextManager[Any]) -> Any:
         kernels = DoubleKernels() if self._stand_ins else nullcontext()  # type: ignore[no-untyped-call]
@@ -146,23 +152,26 @@ class TorchRunner:
     def reference(self) -> Reference:
         """The same model in float64; on the CPU where its device has no float64, or not the memory for it."""
         try:
-            return Reference(TorchRunner(self._model, self._example, self._asked(), double=True), "float64")
+            return Reference(self._again(self._asked(), double=True), "float64")
         except PLACEMENT_ERRORS as error:
             said = f"no float64 run of the model on {self.device} ({reason(error)})"
         if self._place.moves or self.device != "cpu":
             try:
-                anchor = TorchRunner(self._model, self._example, "cpu", double=True)
+                anchor = self._again("cpu", double=True)
                 return Reference(anchor, "float64 on the CPU", remark=f"{said}: it is on the CPU")
             except PLACEMENT_ERRORS as error:
                 said = f"{said}, nor on the CPU ({reason(error)})"
         return Reference(None, OWN_RUN, remark=said)
+
+    def _again(self, device: str, double: bool, own: bool = False) -> TorchRunner:
+        return TorchRunner(self._model, self._example, device, double, own, self._order)
 
     def _asked(self) -> str:
         return self.device if self._place.moves else "auto"
 
     def nearby(self, seed: int, size: float | None) -> TorchRunner:
         """The same module with matrices and kernels moved at random; vectors are only rounded anew."""
-        runner = TorchRunner(self._model, self._example, self._asked(), self._double, own=True)
+        runner = self._again(self._asked(), self._double, own=True)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for tensor in runner._module.parameters():
@@ -180,8 +189,8 @@ class TorchRunner:
         filled = [next(fill) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(filled, structure)
         with measuring(self.device), torch.enable_grad():
-            found = tree_leaves(self._module(*args, **kwargs))
-        return [leaf for leaf in found if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+            found = self._tensors(self._module(*args, **kwargs))
+        return [leaf for leaf in found if leaf.is_floating_point()]
 
     def _tensor(self, array: ir.Array) -> torch.Tensor:
         tensor = to_tensor(array).to(self.device)
