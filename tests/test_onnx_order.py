@@ -187,3 +187,24 @@ def test_what_nothing_defines(make: Callable[[tuple[int, ...]], onnx.ModelProto]
         graphnorm.ModelFileError, match="net: node 'last' reads 'ghost', which nothing defines"
     ):
         to_model(proto, "net")
+
+
+@pytest.mark.parametrize("make", MAKERS[:3], ids=lambda make: make.__name__)
+def test_an_output_that_nothing_defines(make: Callable[[tuple[int, ...]], onnx.ModelProto]) -> None:
+    """Of the model, or of a body; onnx_ir itself refuses such a function."""
+    proto = make((0, 1, 2))
+    bodies = [
+        attribute.g for node in proto.graph.node for attribute in node.attribute if attribute.HasField("g")
+    ]
+    (bodies or [proto.graph])[-1].output[-1].name = "ghost"
+    with pytest.raises(graphnorm.ModelFileError, match="net: nothing defines the output 'ghost'"):
+        to_model(proto, "net")
+
+
+def test_an_output_of_a_body_is_no_value_outside() -> None:
+    """Runtimes refuse such models, too: they want an Identity there."""
+    proto = in_branches((0, 1, 2))
+    for attribute in proto.graph.node[-1].attribute:
+        attribute.g.output[0].name = "x"
+    with pytest.raises(graphnorm.ModelFileError, match="nothing defines the output 'x' of the body"):
+        to_model(proto, "net")

@@ -18,6 +18,7 @@ def in_order(model: onnx_ir.Model, source: str) -> onnx_ir.Model:
     Raises:
         ModelFileError: as in `sort_nodes`.
     """
+    _check_outputs(model, source)
     if not any(next(_too_early(graph), None) for graph in _tops(model)):
         return model
     copy = onnx_ir.from_proto(onnx_ir.to_proto(model))  # a clone would refuse the order
@@ -32,8 +33,9 @@ def sort_nodes(model: onnx_ir.Model, source: str) -> None:
     """Sort the nodes of a model, its bodies and functions in place, if they aren't sorted.
 
     Raises:
-        ModelFileError: there is a cycle, or a node reads what nothing defines.
+        ModelFileError: there is a cycle, a node reads what nothing defines, or an output is not defined.
     """
+    _check_outputs(model, source)
     for graph in _tops(model):
         if next(_too_early(graph), None) is None:
             continue
@@ -64,6 +66,25 @@ def _too_early(graph: onnx_ir.Graph) -> Iterator[tuple[onnx_ir.Node, onnx_ir.Val
             defined.update(node.outputs)
 
     return walk(graph)
+
+
+def _check_outputs(model: onnx_ir.Model, source: str) -> None:
+    for graph in _tops(model):
+        for part, value in _undefined(graph, frozenset()):
+            where = f" of the body {part.name!r}" if part is not graph else ""
+            raise ModelFileError(f"{source}: nothing defines the output {value.name!r}{where}")
+
+
+def _undefined(
+    graph: onnx_ir.Graph, outer: frozenset[onnx_ir.Value]
+) -> Iterator[tuple[onnx_ir.Graph, onnx_ir.Value]]:
+    """Outputs, of bodies too, that are neither computed nor held nor taken."""
+    made = {value for node in graph for value in node.outputs}
+    known = outer.union(made, graph.inputs, graph.initializers.values())
+    yield from ((graph, value) for value in graph.outputs if value not in known)
+    for node in graph:
+        for body in subgraphs_of(node):
+            yield from _undefined(body, known)
 
 
 def _cycle(graph: onnx_ir.Graph) -> str:
