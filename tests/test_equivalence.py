@@ -259,6 +259,18 @@ class Exact(Fake):
         return [self.function(inputs[0].astype(np.float64)) * (1 + jitter)]
 
 
+@dataclasses.dataclass
+class Lucky(Fake):
+    """One of its nearby models has the noise that its own run happens not to have."""
+
+    unlucky: int = 0
+    draws: list[int] = dataclasses.field(default_factory=list)
+
+    def nearby(self, seed: int, size: float | None) -> Fake:
+        self.draws.append(seed)
+        return Fake(self.function, 1e-4 if seed == self.unlucky else self.noise)
+
+
 def inputs_of(array: np.ndarray) -> list[tuple[str, Sequence[ir.Array]]]:
     return [("given", [array.astype(np.float32)])]
 
@@ -281,6 +293,19 @@ class TestMeasure:
         found = measure(Fake(np.sin, 1e-5), Fake(np.sin, 1e-4), inputs_of(self.data))
         assert not found.agrees
         assert "output 0 on given input" in found.failure
+
+    @pytest.mark.parametrize("unlucky", [0, 3, 7, 15])
+    def test_a_lucky_run_is_no_measure_of_the_noise(self, unlucky: int) -> None:
+        original = Lucky(np.sin, 1e-5, unlucky=unlucky)
+        assert measure(original, Fake(np.sin, 2e-4), inputs_of(self.data)).agrees
+        assert max(original.draws) == unlucky
+
+    @pytest.mark.parametrize(("noise", "draws"), [(4e-4, 16), (5e-2, 4)])
+    def test_draws_end_where_they_explain_nothing(self, noise: float, draws: int) -> None:
+        """All of them where the difference is near, few where it is far."""
+        original = Lucky(np.sin, 1e-5, unlucky=1 if noise < 1e-3 else 99)
+        assert not measure(original, Fake(np.sin, noise), inputs_of(self.data)).agrees
+        assert len(set(original.draws)) == draws
 
     def test_bit_identity(self) -> None:
         assert measure(Fake(np.sin), Fake(np.sin), inputs_of(self.data)).bit_identical
