@@ -117,7 +117,7 @@ def _words(command: str, outcome: Outcome, report: Path) -> str:
         return str(found["verification"]["verdict"])
     errors = [line for line in outcome.output.splitlines() if line.startswith("error: ")]
     said = errors[-1].removeprefix("error: ") if errors else f"exit code {outcome.code}"
-    return said.rpartition("m.onnx: ")[2]
+    return said.partition("m.onnx: ")[2] or said
 
 
 def row(trial: Trial) -> str:
