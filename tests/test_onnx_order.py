@@ -197,7 +197,7 @@ def test_an_output_that_nothing_defines(make: Callable[[tuple[int, ...]], onnx.M
         attribute.g for node in proto.graph.node for attribute in node.attribute if attribute.HasField("g")
     ]
     (bodies or [proto.graph])[-1].output[-1].name = "ghost"
-    with pytest.raises(graphnorm.ModelFileError, match="net: nothing defines the output 'ghost'"):
+    with pytest.raises(graphnorm.ModelFileError, match=r"net: output 'ghost'.* is never defined"):
         to_model(proto, "net")
 
 
@@ -206,5 +206,5 @@ def test_an_output_of_a_body_is_no_value_outside() -> None:
     proto = in_branches((0, 1, 2))
     for attribute in proto.graph.node[-1].attribute:
         attribute.g.output[0].name = "x"
-    with pytest.raises(graphnorm.ModelFileError, match="nothing defines the output 'x' of the body"):
+    with pytest.raises(graphnorm.ModelFileError, match=r"output 'x' of the body .* is never defined"):
         to_model(proto, "net")

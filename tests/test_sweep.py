@@ -107,7 +107,7 @@ def node_of(op: str, shapes: list[Any], **attributes: Any) -> onnx.ModelProto:
     nodes.append(helper.make_node(op, [first, *names[1:]], ["y"], "node", **attributes))
     outputs = [helper.make_empty_tensor_value_info("y")]
     graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)])
 
 
 def ints(*values: Any) -> Any:
@@ -157,6 +157,9 @@ FAULTS: list[tuple[str, Callable[[], onnx.ModelProto]]] = [
         lambda: node_of("Attention", [[1, 2, 4], [1, 2, 4], [1, 2, 4]], q_num_heads=1, kv_num_heads=2),
     ),
     ("samples of the indices", lambda: node_of("GatherND", [[3, 2], ints([0], [0])], batch_dims=1)),
+    ("does not order the 2 axes", lambda: node_of("Transpose", [MATRIX], perm=[0])),
+    ("reach beyond", lambda: node_of("GatherElements", [MATRIX, ints([0] * 4)], axis=0)),
+    ("a batch of channels", lambda: node_of("InstanceNormalization", [[3], kernel(3), kernel(3)])),
     ("an operand has no name", lambda: node_of("Sum", [MATRIX, None])),
 ]  # fmt: skip
 
@@ -171,6 +174,11 @@ def test_operands_that_do_not_fit(words: str, made: Callable[[], onnx.ModelProto
 
 def test_fitting_operands_are_taken() -> None:
     for model in (
+        node_of("RNN", [[2, 0, 3], kernel(1, 4, 3), kernel(1, 4, 4)], hidden_size=4),
+        node_of("TensorScatter", [[2, 3, 2], [2, 1, 2]]),
+        node_of("Transpose", [MATRIX], perm=[1, 0]),
+        node_of("Conv", [[1, 6, 4, 4], kernel(2, 6, 1, 1), kernel(2, 1)]),
+        node_of("GatherElements", [MATRIX, ints([0] * 3)], axis=0),
         node_of("Slice", [MATRIX, ints(0, 0), ints(1, 2)]),
         node_of("CumSum", [MATRIX, np.array(1)]),
         node_of("CumProd", [MATRIX, ints(1)]),

@@ -10,7 +10,7 @@ from graphnorm.frontends.onnx_steps import Step
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape | None]  # of the operands; None: absent or not known
 
-_LISTS = {"Slice": (1, 2, 3, 4), "Pad": (1, 3), "Tile": (1,), "Expand": (1,)}
+_LISTS = {"Slice": (1, 2, 3, 4), "Tile": (1,), "Expand": (1,)}
 _NUMBERS = {"CumSum": 1, "CumProd": 1}  # where the one number is
 _BIASED = frozenset({"Conv", "ConvTranspose"})
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -25,13 +25,17 @@ def operand_fault(step: Step, shape: Callable[[str], Shape | None]) -> str:
     shapes = [shape(name) if name else None for name in step.operands]
     if op in _LISTS:
         return _list_fault(op, [shapes[i] if i < len(shapes) else None for i in _LISTS[op]])
+    if op == "Pad":
+        return _pad_fault(shapes)
     if op in _NUMBERS:
         axis = (*shapes, None, None)[1]
         return (
             "" if axis is None or math.prod(axis) == 1 else f"the axis must be one number, got shape {axis}"
         )
     if op in _EQUAL_RANKS:
-        return _rank_fault(shapes[: _EQUAL_RANKS[op]])
+        return _rank_fault(shapes[: _EQUAL_RANKS[op]], attributes.get_int("axis", 0))
+    if op == "Transpose":
+        return _permutation_fault(shapes[0], attributes.get_ints("perm", None))
     if op == "GatherND":
         batch = attributes.get_int("batch_dims", 0)
         data, indices = shapes[:2]
@@ -66,16 +70,32 @@ def _list_fault(op: str, shapes: Shapes) -> str:
         return f"arguments must be lists, got shapes {', '.join(map(str, known))}"
     if op == "Slice" and len({*known}) > 1:
         return f"starts, ends, axes and steps must be of one length, got {', '.join(map(str, known))}"
-    pads, axes = (*shapes, None, None)[:2]
-    if op == "Pad" and pads is not None and axes is not None and pads[0] != 2 * axes[0]:
-        return f"{pads[0]} pads for {axes[0]} axes, expected {2 * axes[0]}"
     return ""
 
 
-def _rank_fault(shapes: Shapes) -> str:
+def _pad_fault(shapes: Shapes) -> str:
+    data, pads, _, axes = (*shapes, None, None, None)[:4]
+    count = len(data) if axes is None and data is not None else None if axes is None else math.prod(axes)
+    if pads is None or count is None or math.prod(pads) == 2 * count:
+        return ""
+    return f"{math.prod(pads)} pads for {count} axes, expected {2 * count}"
+
+
+def _permutation_fault(shape: Shape | None, perm: Sequence[int] | None) -> str:
+    if shape is None or perm is None or sorted(perm) == list(range(len(shape))):
+        return ""
+    return f"perm {tuple(perm)} does not order the {len(shape)} axes"
+
+
+def _rank_fault(shapes: Shapes, axis: int) -> str:
     known = [found for found in shapes if found is not None]
     if len({len(found) for found in known}) > 1:
         return f"operands must have as many axes as each other, got {', '.join(map(str, known))}"
+    if len(known) == len(shapes) > 0:
+        data, indices = known[:2]
+        others = [i for i in range(len(data)) if i != axis % len(data)]
+        if any(indices[i] > data[i] for i in others):
+            return f"indices of shape {indices} reach beyond {data}"
     return _differ("indices and updates", *shapes[1:]) if len(shapes) == 3 else ""
 
 
@@ -109,7 +129,10 @@ def _bias_fault(op: str, shapes: Shapes, group: int) -> str:
     _, kernel, bias = (*shapes, None, None)[:3]
     if kernel is None or len(kernel) < 2:
         return ""
-    return _differ("bias", bias, (kernel[1] * group,) if op == "ConvTranspose" else (kernel[0],))
+    channels = kernel[1] * group if op == "ConvTranspose" else kernel[0]
+    if bias is None or math.prod(bias) == channels:  # runtimes look at the number of entries only
+        return ""
+    return f"bias of shape {bias} for {channels} channels"
 
 
 def _attention_fault(shapes: Shapes, query_heads: int, heads: int) -> str:
@@ -147,8 +170,10 @@ def _norm_fault(shapes: Shapes, groups: int) -> str:
     data = shapes[0]
     if groups < 1:
         return f"num_groups must be positive, got {groups}"
-    if data is None or len(data) < 2:
+    if data is None:
         return ""
+    if len(data) < 2:
+        return f"expected a batch of channels, got {data}"
     if data[1] % groups:
         return f"{data[1]} channels are no {groups} groups"
     allowed = {(data[1],), (groups,)} if groups > 1 else {(data[1],), (1,)}

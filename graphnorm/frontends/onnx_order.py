@@ -72,7 +72,7 @@ def _check_outputs(model: onnx_ir.Model, source: str) -> None:
     for graph in _tops(model):
         for part, value in _undefined(graph, frozenset()):
             where = f" of the body {part.name!r}" if part is not graph else ""
-            raise ModelFileError(f"{source}: nothing defines the output {value.name!r}{where}")
+            raise ModelFileError(f"{source}: output {value.name!r}{where} is never defined")
 
 
 def _undefined(

@@ -86,6 +86,8 @@ class Constraints:
         Where some entries are `FREE` the first constrained one stands for the others.
         """
         for axis in axes:
+            if not labels.shape[axis]:  # no entries, so nothing to state
+                labels = np.full((*labels.shape[:axis], 1, *labels.shape[axis + 1 :]), PINNED)
             if labels.shape[axis] <= 1:
                 continue
             first = labels.take([0], axis=axis)

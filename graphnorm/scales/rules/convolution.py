@@ -76,6 +76,9 @@ def _convolve(
     signs = (-1.0, 1.0) if transposed else (1.0, -1.0)
     _kernel(ctx, weight, [(signs[0], first), (signs[1], second)])
     bias = ctx.operand(node, bias_at)
+    if ctx.is_weight(bias) and ctx.shape(bias)[-1:] != outgoing.shape:
+        ctx.pin_node(node, "bias of another form")
+        return labels
     if ctx.is_weight(bias):
         ctx.demand(bias, [(1.0, outgoing)], "bias")
     elif bias:

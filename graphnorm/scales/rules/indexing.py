@@ -83,7 +83,7 @@ def scatter_elements(ctx: Propagation, node: Node) -> None:
         return
     old = _writable(ctx, data, [axis])
     new = _writable(ctx, updates, [axis])
-    _write(ctx, node, old, new, [i for i in range(rank) if i != axis and sizes[i] != shape[i]])
+    _write(ctx, node, updates, old, new, [i for i in range(rank) if i != axis and sizes[i] != shape[i]])
 
 
 def scatter_nd(ctx: Propagation, node: Node) -> None:
@@ -101,26 +101,28 @@ def scatter_nd(ctx: Propagation, node: Node) -> None:
     old = _writable(ctx, data, range(depth))
     new = _writable(ctx, updates, range(middle))
     row = new.reshape((1,) * depth + new.shape[middle:])
-    _write(ctx, node, old, row)
+    _write(ctx, node, updates, old, row)
 
 
 def tensor_scatter(ctx: Propagation, node: Node) -> None:
     """A cache that is written along one axis."""
     axis = int(node.attributes.get("axis", -2)) % ctx.rank(node.inputs[0])
     old, new = (_writable(ctx, name, [axis]) for name in node.inputs[:2])
-    _write(ctx, node, old, new)
+    _write(ctx, node, node.inputs[1], old, new)
 
 
 def _writable(ctx: Propagation, name: str, axes: Sequence[int]) -> Labels:
     return ctx.uniform(ctx.labels(name), axes, _RUN_TIME)
 
 
-def _write(ctx: Propagation, node: Node, old: Labels, new: Labels, partial: Sequence[int] = ()) -> None:
+def _write(
+    ctx: Propagation, node: Node, updates: str, old: Labels, new: Labels, partial: Sequence[int] = ()
+) -> None:
     """Write entries at unknown places: what is written shares the scale of what is there.
 
     `partial` are axes of which only the first entries are written.
     """
-    name, updates = node.inputs[0], node.inputs[-1]
+    name = node.inputs[0]
     if node.text("reduction", "none") == "mul":  # multiplied who knows how often
         ctx.pin_value(updates, "multiplied at positions known only at run time")
         ctx.set(node.outputs[0], old)

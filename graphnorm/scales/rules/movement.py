@@ -194,8 +194,8 @@ def pad(ctx: Propagation, node: Node) -> None:
     if pads is None or ctx.is_dynamic_argument(node, 3):
         ctx.pin_node(node, "padding known only at run time")
         return
-    axes_given = ctx.static(node, "axes", 3)
-    axes = [int(a) % rank for a in axes_given] if axes_given is not None else list(range(rank))
+    pads, axes_given = pads.ravel(), ctx.static(node, "axes", 3)
+    axes = [int(a) % rank for a in axes_given.ravel()] if axes_given is not None else list(range(rank))
     before, after = [0] * rank, [0] * rank
     for i, axis in enumerate(axes):
         before[axis], after[axis] = int(pads[i]), int(pads[i + len(axes)])
