@@ -30,6 +30,7 @@ from tests.test_canonical import exported, small_cnn
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """a.onnx; moved.onnx, rescaled and permuted; wrong.onnx, one weight off; leaky.onnx, other operators."""
     found = tmp_path_factory.mktemp("check")
+    torch.manual_seed(0)
     model, example = small_cnn()
     proto = exported(model, example)
     onnx.save(proto, found / "a.onnx")

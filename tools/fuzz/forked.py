@@ -1,4 +1,7 @@
-"""Calls in forked processes with limits on time and memory; the imports of the parent are shared."""
+"""Calls in forked processes with limits on time and memory; the imports of the parent are shared.
+
+The parent must have one thread: locks that another holds at the fork are never released in the child.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -122,6 +123,7 @@ def _warm_up(seed: bytes, folder: Path) -> None:
     ):
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             app(arguments, standalone_mode=False)
+    gc.collect()  # sessions end here: in a fork they would wait for threads that it does not have
 
 
 def _graphnorm(arguments: list[str]) -> None:
