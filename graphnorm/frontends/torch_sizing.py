@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch import fx
 
@@ -55,7 +56,7 @@ class Sizing:
         if not numbers or _is_symbol(node):
             return
         expressions = [number.node.expr for number in numbers]
-        if not all(expression.is_polynomial(*expression.free_symbols) for expression in expressions):
+        if not all(isinstance(e, sympy.Expr) and e.is_polynomial(*e.free_symbols) for e in expressions):
             self.uneven = self.uneven or _label(node)
         texts = tuple(self._text(expression) for expression in expressions)
         name = f"{node.name}.sizes"
