@@ -79,11 +79,6 @@ def save_onnx(
     return (target,) if data is None else (target, data)
 
 
-def data_file(target: Path) -> Path:
-    """Where the data of a model are written unless the model in place has its own there."""
-    return next(_data_names(target))
-
-
 def _data_names(target: Path) -> Iterator[Path]:
     """What data files may be called: ``OUT.onnx.data``, ``OUT.onnx.1.data`` and so on."""
     suffixes = chain([".data"], (f".{number}.data" for number in count(1)))
