@@ -42,7 +42,6 @@ _SUSPECT_DRAWS = (5, 40)  # of each kind of input: at least, at most
 _SUSPECT_ENTRIES = 5_000_000  # of all inputs together, beyond the least
 _SHRINK_SECONDS = 5.0
 _LAYER_INPUTS = 4
-_REACH_INPUTS = 12  # on which entries that differ are moved
 Tell = Callable[[str], None]
 
 
@@ -159,7 +158,7 @@ def _missed(
             lambda weights: first.runner(first.emit(weights), device),
             first.network.weights,
             found.nearest.weights,
-            tried[:_REACH_INPUTS],
+            tried,
             seconds,
         )
         if names:

@@ -22,5 +22,8 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Weights and inputs are drawn in tests."""
+    """Weights and inputs are drawn in tests, from generators of their modules, too."""
     _seed()
+    for drawn in vars(getattr(item, "module", None) or object).values():
+        if isinstance(drawn, np.random.Generator):
+            drawn.bit_generator.state = np.random.default_rng(0).bit_generator.state

@@ -38,8 +38,11 @@ def scaled(old: np.ndarray, *factors: np.ndarray) -> np.ndarray | None:
 @pytest.mark.parametrize("bits", [-3, 1, 4])
 def test_few_bits_left(dtype: Any, shape: tuple[int, ...], bits: int) -> None:
     old = np.asarray(RNG.uniform(1, 2, shape)).astype(dtype)
-    least = smallest(dtype) * float_format(np.dtype(dtype)).eps * 1.3  # the smallest of all
-    factor = np.full((1,) * len(shape), least * 2.0**bits)
+    least = smallest(dtype) * float_format(np.dtype(dtype)).eps  # the smallest of all
+    between = (
+        np.floor(1.3 * 2.0**bits) + 0.4
+    ) * least  # where the first entry goes: not a number of the format
+    factor = np.full((1,) * len(shape), between / float(old.flat[0]))
     bad = scaled(old, factor)
     assert bad is not None
     assert bad.any()

@@ -46,13 +46,13 @@ def unreached(
         return ()
     differing = list(_differing(weights, others))
     many = sum(sum(mask.shape[:2]) for _, mask in differing) > _MOST_CHANNELS
-    seen = [original.run(arrays) for arrays in inputs]
+    seen = _Seen(original, inputs)
     found: dict[str, None] = {}
     for name, mask in differing:
         for part in [mask] if many else _channels(mask):
             if time.perf_counter() > end:
                 return tuple(found)
-            if not _shows(build, name, weights[name], part, inputs, seen):
+            if not _shows(build, name, weights[name], part, seen, end):
                 found[name] = None
                 break
     return tuple(found)
@@ -86,20 +86,29 @@ def _channels(mask: ir.Array) -> Iterator[ir.Array]:
         yield mask
 
 
-def _shows(
-    build: Build,
-    name: str,
-    weight: ir.Array,
-    mask: ir.Array,
-    inputs: Sequence[Sequence[ir.Array]],
-    seen: Sequence[Sequence[ir.Array]],
-) -> bool:
-    """Whether moving these entries, up or down, changes an output on some input."""
+class _Seen:
+    """Inputs and what the first model gave on them, each run when it is first wanted."""
+
+    def __init__(self, original: Runnable, inputs: Sequence[Sequence[ir.Array]]) -> None:
+        self._original, self._inputs = original, inputs
+        self._outputs: list[Sequence[ir.Array]] = []
+
+    def __iter__(self) -> Iterator[tuple[Sequence[ir.Array], Sequence[ir.Array]]]:
+        for index, arrays in enumerate(self._inputs):
+            if index == len(self._outputs):
+                self._outputs.append(self._original.run(arrays))
+            yield arrays, self._outputs[index]
+
+
+def _shows(build: Build, name: str, weight: ir.Array, mask: ir.Array, seen: _Seen, end: float) -> bool:
+    """Whether moving these entries, up or down, changes an output on some input, or time ran out."""
     wide = weight.astype(np.float64)
     step = _MOVE * (np.abs(wide) + np.sqrt(np.mean(wide**2))) * mask
     for sign in (1, -1):
         moved = build({name: (wide + sign * step).astype(weight.dtype)})
-        for arrays, before in zip(inputs, seen, strict=True):
+        for arrays, before in seen:
+            if time.perf_counter() > end:
+                return True
             try:
                 after = moved.run(arrays)
             except RunError:
