@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from graphnorm.callers_state import kept_filters
 from graphnorm.errors import (
     ExportError,
     GraphNormError,
@@ -19,31 +18,34 @@ from graphnorm.errors import (
     NotEquivalentError,
     RunError,
 )
+from graphnorm.util.callers_state import kept_filters
 
 if TYPE_CHECKING:
-    from graphnorm.canonical import Result, canonicalize
-    from graphnorm.equivalence import check
-    from graphnorm.graph import RescalingGraph
-    from graphnorm.report import CheckReport, Report
-    from graphnorm.tracing import trace
+    from graphnorm.api.canonicalize import Result, canonicalize
+    from graphnorm.api.check import check
+    from graphnorm.api.reports import CheckReport, Report
+    from graphnorm.api.trace import trace
+    from graphnorm.rescaling.graph import RescalingGraph
     from graphnorm.training.enorm import ENorm
     from graphnorm.training.implicit import ImplicitENorm
     from graphnorm.training.path_sgd import PathSGD
+    from graphnorm.util.limits import limits
 
 __version__ = "0.1.0"
 
 # Public name -> module: loaded on first use, so that importing graphnorm costs next to nothing.
 _HOMES = {
-    "CheckReport": "graphnorm.report",
+    "CheckReport": "graphnorm.api.reports",
     "ENorm": "graphnorm.training.enorm",
     "ImplicitENorm": "graphnorm.training.implicit",
     "PathSGD": "graphnorm.training.path_sgd",
-    "Report": "graphnorm.report",
-    "RescalingGraph": "graphnorm.graph",
-    "Result": "graphnorm.canonical",
-    "canonicalize": "graphnorm.canonical",
-    "check": "graphnorm.equivalence",
-    "trace": "graphnorm.tracing",
+    "Report": "graphnorm.api.reports",
+    "RescalingGraph": "graphnorm.rescaling.graph",
+    "Result": "graphnorm.api.canonicalize",
+    "canonicalize": "graphnorm.api.canonicalize",
+    "check": "graphnorm.api.check",
+    "limits": "graphnorm.util.limits",
+    "trace": "graphnorm.api.trace",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "RunError",
     "canonicalize",
     "check",
+    "limits",
     "trace",
 ]
 

@@ -12,20 +12,21 @@ from torch import Tensor, nn
 
 import graphnorm
 from graphnorm.alignment.lowering import LOWERINGS as NORMAL_FORMS
-from graphnorm.defects import DEFECTS, defect
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint import paths
-from graphnorm.frontends import torch_graph, torch_regions
-from graphnorm.frontends.aten import LOWERINGS
-from graphnorm.frontends.torch_export import read_torch
-from graphnorm.graph import RescalingGraph, build
+from graphnorm.frontends.torch import graph as torch_graph
+from graphnorm.frontends.torch import regions as torch_regions
+from graphnorm.frontends.torch.aten.table import LOWERINGS
+from graphnorm.frontends.torch.read import read_torch
 from graphnorm.ir import Graph, Node
 from graphnorm.permutation import rules as permutation_rules
 from graphnorm.permutation.symmetry import symmetry
+from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.scales import demands, reconcile
 from graphnorm.scales.propagate import Propagation
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry, movement
+from graphnorm.util.defects import DEFECTS, defect
 
 RAISED = [
     IndexError("list index out of range"),

@@ -15,13 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import graphnorm
-from graphnorm.frontends.onnx_file import read_onnx
-from graphnorm.verification import torch_places
-from graphnorm.verification.onnx_providers import device_name, full_precision, pick_provider, provider_options
-from graphnorm.verification.onnx_runner import OnnxRunner
-from graphnorm.verification.torch_places import Place, placed, places
-from graphnorm.verification.torch_precision import measuring
-from graphnorm.verification.torch_runner import TorchRunner
+from graphnorm.frontends.onnx.read import read_onnx
+from graphnorm.verification.onnx.providers import device_name, full_precision, pick_provider, provider_options
+from graphnorm.verification.onnx.runner import OnnxRunner
+from graphnorm.verification.torch import places as torch_places
+from graphnorm.verification.torch.places import Place, placed, places
+from graphnorm.verification.torch.precision import measuring
+from graphnorm.verification.torch.runner import TorchRunner
 
 FLAGS: dict[str, Callable[[], Any]] = {
     "cuDNN": lambda: torch.backends.cudnn.allow_tf32,
@@ -139,7 +139,7 @@ class TestPlaces:
                 raise error
             return placed(model, place, double, share)
 
-        monkeypatch.setattr("graphnorm.verification.torch_runner.placed", refusing)
+        monkeypatch.setattr("graphnorm.verification.torch.runner.placed", refusing)
         runner = TorchRunner(nn.Linear(3, 3), ((torch.randn(2, 3),), {}), "meta")
         assert runner.device == "cpu"
         assert runner.remarks == (f"the model cannot be run on meta: measured on cpu ({error})",)
@@ -168,7 +168,7 @@ class TestPlaces:
                 raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
             return placed(model, place, double, share)
 
-        monkeypatch.setattr("graphnorm.verification.torch_runner.placed", refusing)
+        monkeypatch.setattr("graphnorm.verification.torch.runner.placed", refusing)
         runner = TorchRunner(nn.Linear(3, 3), ((torch.randn(2, 3),), {}), "meta")
         reference = runner.reference()
         assert reference.name == "float64 on the CPU"
@@ -182,7 +182,7 @@ class TestPlaces:
                 raise RuntimeError("not enough memory")
             return placed(model, place, double, share)
 
-        monkeypatch.setattr("graphnorm.verification.torch_runner.placed", refusing)
+        monkeypatch.setattr("graphnorm.verification.torch.runner.placed", refusing)
         model, example = nn.Linear(3, 3).eval(), torch.randn(2, 3)
         report = graphnorm.check(model, model, example, seconds=0.5)
         assert report.verdict == "identical"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import graphnorm
 from graphnorm.training.symmetry import find_symmetries
-from tests.networks.common import Function, linear, parameter
+from tests.support.networks.common import Function, linear, parameter
 
 POWERS = torch.tensor([1.0, 2.0, 3.0, 0.5])
 MASK = torch.tensor([[True, False, True], [False, True, False]])

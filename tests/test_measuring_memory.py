@@ -14,17 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import graphnorm
-from graphnorm.frontends.onnx_file import read_onnx
-from graphnorm.verification.onnx_runner import OnnxRunner
-from graphnorm.verification.torch_runner import TorchRunner
-from graphnorm.verification.torch_sharing import WriteGuard
+from graphnorm.frontends.onnx.read import read_onnx
+from graphnorm.verification.onnx.runner import OnnxRunner
+from graphnorm.verification.torch.runner import TorchRunner
+from graphnorm.verification.torch.sharing import WriteGuard
 
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphnorm.verification.torch_sharing._COPIED", 0)
-    monkeypatch.setattr("graphnorm.verification.onnx_runner._COPIED", 0)
-    monkeypatch.setattr("graphnorm.verification.onnx_slim._LEAST", 16)
+    monkeypatch.setattr("graphnorm.verification.torch.sharing._COPIED", 0)
+    monkeypatch.setattr("graphnorm.verification.onnx.runner._COPIED", 0)
+    monkeypatch.setattr("graphnorm.verification.onnx.slim._LEAST", 16)
 
 
 class Writing(nn.Module):
@@ -135,10 +135,10 @@ def _onnx(constants: bool, factor: float = 1.0) -> Any:
 def test_weights_that_are_fed_give_the_same_numbers(constants: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = onnx_ir.from_proto(_onnx(constants))
     x = np.random.default_rng(1).standard_normal((6, 6)).astype(np.float32)
-    monkeypatch.setattr("graphnorm.verification.onnx_runner._size", lambda model: 1)
+    monkeypatch.setattr("graphnorm.verification.onnx.runner._size", lambda model: 1)
     fed = OnnxRunner(loaded, read_onnx(loaded), "cpu")
     assert len(fed._held) == 3
-    monkeypatch.setattr("graphnorm.verification.onnx_runner._size", lambda model: 0)
+    monkeypatch.setattr("graphnorm.verification.onnx.runner._size", lambda model: 0)
     kept = OnnxRunner(loaded, read_onnx(loaded), "cpu")
     assert not kept._held
     np.testing.assert_allclose(fed.run([x])[0], kept.run([x])[0], rtol=1e-5)
@@ -156,8 +156,8 @@ def test_the_float64_run_of_a_large_convolution_is_small() -> None:
 import resource, sys
 import numpy as np, onnx_ir
 from onnx import TensorProto, helper, numpy_helper
-from graphnorm.frontends.onnx_file import read_onnx
-from graphnorm.verification.onnx_float64 import Float64Runner
+from graphnorm.frontends.onnx.read import read_onnx
+from graphnorm.verification.onnx.float64 import Float64Runner
 w = numpy_helper.from_array(np.ones((8, 64, 3, 3), np.float32), "w")
 sizes = {"x": [1, 64, 192, 192], "y": [1, 8, 192, 192]}
 ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()]

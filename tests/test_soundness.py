@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import graphnorm
-from graphnorm.coefficients import rescale
 from graphnorm.emission.torch_module import rescale_torch
+from graphnorm.weights.coefficients import rescale
 
 
 class Function(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import graphnorm
 from graphnorm.errors import ExportError, InputError, MissingPackageError, ModelFileError
-from graphnorm.extras import needing
+from graphnorm.util.extras import needing
 
 _BLOCKED = """
 import sys

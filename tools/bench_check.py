@@ -15,11 +15,11 @@ import time
 import numpy as np
 from rich import print as show
 
+from graphnorm.api.sources import open_model
+from graphnorm.cli.models.zoo import build_module
 from graphnorm.emission.torch_module import rescale_torch
-from graphnorm.model_zoo import build_module
 from graphnorm.proof.prove import attempt
-from graphnorm.sources import open_model
-from tests.equivalents import equivalent_weights
+from tests.support.equivalents import equivalent_weights
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import graphnorm
-from graphnorm.atomic import replacing
+from graphnorm.util.atomic import replacing
 from tools.experiments.networks import CifarNV, ResNet, fully_connected
 
 Make = Callable[[str], nn.Module]

@@ -88,7 +88,7 @@ def llama(layers: int = 24, width: int = 768) -> Built:
 
 def zoo(name: str, size: int) -> Built:
     """A model of torchvision."""
-    from graphnorm.model_zoo import build_module
+    from graphnorm.cli.models.zoo import build_module
 
     model: nn.Module = build_module("torchvision", name, seed=0).module
     return model.eval(), (torch.randn(1, 3, size, size),)

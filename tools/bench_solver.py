@@ -33,11 +33,11 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import graphnorm
-from graphnorm.coefficients import rescale
-from graphnorm.graph import RescalingGraph
-from graphnorm.objective import build_problem
+from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.rescaling.objective import build_problem
 from graphnorm.solver.problem import Problem
 from graphnorm.solver.solve import METHODS, hold, solve
+from graphnorm.weights.coefficients import rescale
 from tools.bench_networks import NETWORKS, mlp
 
 _GEBAL_ROWS = 4000

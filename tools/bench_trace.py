@@ -28,9 +28,9 @@ from typing import Any
 import torch
 
 import graphnorm
-from graphnorm.frontends.torch_export import read_torch
-from graphnorm.graph import build
-from graphnorm.model_zoo import build_module
+from graphnorm.cli.models.zoo import build_module
+from graphnorm.frontends.torch.read import read_torch
+from graphnorm.rescaling.graph import build
 
 DEFAULT = (
     "torchvision:resnet50", "torchvision:vit_b_16", "torchvision:mobilenet_v2", "torchvision:densenet121",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import graphnorm
-from graphnorm.model_zoo import build_module
+from graphnorm.cli.models.zoo import build_module
 
 DEFAULT = (
     "torchvision:resnet50", "torchvision:mobilenet_v2", "torchvision:densenet121", "torchvision:vgg16_bn",

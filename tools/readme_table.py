@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphnorm.operator_table import markdown, replace_table
+from graphnorm.cli.operator_table import markdown, replace_table
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

@@ -17,7 +17,7 @@ from graphnorm.alignment import leaves
 from graphnorm.alignment.builder import Builder, Normal
 from graphnorm.alignment.terms import Data, Known, Term
 from graphnorm.alignment.views import whole
-from graphnorm.defects import DEFECTS, defect
+from graphnorm.util.defects import DEFECTS, defect
 
 Lower = Callable[[Builder, ir.Node, Sequence[Term | None], Sequence[ir.Value]], Sequence[Term] | None]
 LOWERINGS: dict[str, Lower] = {}

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
+from graphnorm.util.atomic import replacing
 
 FORMAT, VERSION = "graphnorm certificate", 1
 _PERMUTATION = "permutation."

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphnorm.callers_state import kept_filters
+from graphnorm.api.sources import Source, open_model
 from graphnorm.certificates.file import CertificateFile, Claims, pack, read, write
 from graphnorm.certificates.hashing import graph_hash, weights_hash
 from graphnorm.errors import InputError
-from graphnorm.graph import RescalingGraph, build
-from graphnorm.objective import build_problem
 from graphnorm.permutation.symmetry import inverse, symmetry
 from graphnorm.proof.pairing import pair_weights
+from graphnorm.rescaling.graph import RescalingGraph, build
+from graphnorm.rescaling.objective import build_problem
 from graphnorm.solver.problem import objective
 from graphnorm.solver.solve import certified_gap
-from graphnorm.sources import Source, open_model
+from graphnorm.util.callers_state import kept_filters
 from graphnorm.verification.certificate import Certificate, check_certificate, violated_equation
 
 if TYPE_CHECKING:
-    from graphnorm.canonical import Result
+    from graphnorm.api.canonicalize import Result
 
 _SAME = 1e-9  # relative; objectives are sums in float64
 _CONFIRMS = 10.0  # times a claimed gap: the bound depends on how far its solve went

@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphnorm.atomic import replacing
 from graphnorm.cli.check_table import COLOURS, stages
-from graphnorm.printable import printable
+from graphnorm.util.atomic import replacing
+from graphnorm.util.printable import printable
 
 if TYPE_CHECKING:
-    from graphnorm.report import CheckReport
+    from graphnorm.api.reports import CheckReport
 
 _COLOURS = {"green": "#1a7f37", "yellow": "#9a6700", "red": "#cf222e"}
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from graphnorm.api.reports import CheckReport
     from graphnorm.fingerprint.compute import Fingerprint
-    from graphnorm.report import CheckReport
 
 COLOURS = {
     "identical": "green",

@@ -70,14 +70,14 @@ def check(
     sizes (a certificate, but sizes are open and others may part them), agrees (on all inputs that were
     tried), not exercised (those inputs show nothing), differs. Exit code 1 if they differ.
     """
+    from graphnorm.api.reports import SIZED
     from graphnorm.cli import display
     from graphnorm.cli.check_page import write_page
     from graphnorm.cli.check_table import check_table
     from graphnorm.cli.files import write_json
+    from graphnorm.cli.models.inputs import parse_inputs
+    from graphnorm.cli.models.spec import open_spec, parse_model, shared_inputs
     from graphnorm.cli.outputs import check_outputs, file_output, json_output
-    from graphnorm.model_inputs import parse_inputs
-    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
-    from graphnorm.report import SIZED
 
     specs = [parse_model(a), parse_model(b)]
     outputs = [
@@ -91,7 +91,7 @@ def check(
             open_spec(spec, given, w, seed) for spec, w in zip(specs, (weights_a, weights_b), strict=True)
         ]
         check_outputs(outputs, [file for opened in both for file in opened.files])
-        from graphnorm.equivalence import check as run
+        from graphnorm.api.check import check as run
 
         report = run(
             both[0].model,
@@ -134,9 +134,9 @@ def verify_certificate(
     from graphnorm.certificates.file import vectors_path
     from graphnorm.cli import display
     from graphnorm.cli.files import write_json
+    from graphnorm.cli.models.inputs import parse_inputs
+    from graphnorm.cli.models.spec import open_spec, parse_model, shared_inputs
     from graphnorm.cli.outputs import check_outputs, json_output
-    from graphnorm.model_inputs import parse_inputs
-    from graphnorm.model_spec import open_spec, parse_model, shared_inputs
 
     specs = [parse_model(a), parse_model(b)]
     outputs = [json_output(json_path)]
@@ -189,10 +189,10 @@ def fingerprint(
     from graphnorm.cli import display
     from graphnorm.cli.check_table import fingerprint_table
     from graphnorm.cli.files import write_json
+    from graphnorm.cli.models.inputs import parse_inputs
+    from graphnorm.cli.models.spec import open_spec, parse_model
     from graphnorm.cli.outputs import check_outputs, json_output
     from graphnorm.fingerprint.compute import differences, fingerprint_of
-    from graphnorm.model_inputs import parse_inputs
-    from graphnorm.model_spec import open_spec, parse_model
 
     if other_weights is not None and compare is None:
         raise InputError("--other-weights is for --compare OTHER")

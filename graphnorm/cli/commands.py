@@ -11,7 +11,7 @@ import typer
 
 from graphnorm.cli.group import ReportingGroup
 from graphnorm.errors import InputError
-from graphnorm.limits import limits
+from graphnorm.util.limits import limits
 
 app = typer.Typer(
     name="graphnorm",
@@ -157,6 +157,8 @@ def canonicalize(
     from graphnorm import __version__
     from graphnorm.cli import display
     from graphnorm.cli.files import write_json
+    from graphnorm.cli.models.inputs import parse_inputs
+    from graphnorm.cli.models.spec import open_spec, parse_model
     from graphnorm.cli.outputs import (
         certificate_output,
         check_carries_graph,
@@ -164,8 +166,6 @@ def canonicalize(
         json_output,
         model_output,
     )
-    from graphnorm.model_inputs import parse_inputs
-    from graphnorm.model_spec import open_spec, parse_model
 
     spec = parse_model(model)
     outputs = [
@@ -178,7 +178,7 @@ def canonicalize(
     with display.progress("loading") as tell:
         opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
         check_outputs(outputs, opened.files)
-        from graphnorm.canonical import canonicalize as run
+        from graphnorm.api.canonicalize import canonicalize as run
 
         result = run(
             opened.model,
@@ -248,9 +248,9 @@ def inspect(
     from graphnorm.cli.explanation import explanation_lines
     from graphnorm.cli.files import write_json
     from graphnorm.cli.inspection import layer_table
+    from graphnorm.cli.models.inputs import parse_inputs
+    from graphnorm.cli.models.spec import open_spec, parse_model
     from graphnorm.cli.outputs import check_outputs, json_output
-    from graphnorm.model_inputs import parse_inputs
-    from graphnorm.model_spec import open_spec, parse_model
 
     spec = parse_model(model)
     outputs = [json_output(json_path)]
@@ -258,8 +258,8 @@ def inspect(
         opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
         check_outputs(outputs, opened.files)
         tell("tracing")
+        from graphnorm.api.trace import trace
         from graphnorm.explain import Describer, explain, summarise
-        from graphnorm.tracing import trace
 
         graph = trace(opened.model, **opened.arguments, inputs_as_weights=initializers_as_weights)
         tell("explaining")
@@ -286,6 +286,6 @@ def demo(
     ),
 ) -> None:
     """Unbalance a ResNet-18 and a small ONNX network, canonicalise both, and draw the result."""
-    from graphnorm.demo import run_demo
+    from graphnorm.cli.demo import run_demo
 
     run_demo(out)

@@ -17,12 +17,12 @@ from rich.text import Text
 
 from graphnorm.cli.check_table import COLOURS
 from graphnorm.cli.inspection import status_counts
-from graphnorm.printable import printable, shortened
+from graphnorm.util.printable import printable, shortened
 
 if TYPE_CHECKING:
+    from graphnorm.api.reports import Report, Verification
     from graphnorm.explain import Summary
-    from graphnorm.graph import Cause
-    from graphnorm.report import Report, Verification
+    from graphnorm.rescaling.graph import Cause
 
 _PIPED_WIDTH = 140
 _MOST = 6  # items of a list that are shown

@@ -55,9 +55,9 @@ def draw(
     """Draw layers and channel groups: one colour for all tensors whose scales are tied, grey where pinned."""
     from graphnorm.cli import display
     from graphnorm.cli.files import write_json
+    from graphnorm.cli.models.inputs import parse_inputs
+    from graphnorm.cli.models.spec import open_spec, parse_model
     from graphnorm.cli.outputs import check_outputs, json_output, picture_output
-    from graphnorm.model_inputs import parse_inputs
-    from graphnorm.model_spec import open_spec, parse_model
 
     spec = parse_model(model)
     outputs = [picture_output(output, force), json_output(json_path)]
@@ -65,8 +65,8 @@ def draw(
         opened = open_spec(spec, parse_inputs(inputs or []), weights, seed, train)
         check_outputs(outputs, opened.files)
         tell("tracing")
+        from graphnorm.api.trace import trace
         from graphnorm.pictures import Picture, save
-        from graphnorm.tracing import trace
 
         graph = trace(opened.model, **opened.arguments)
         tell("drawing")

@@ -10,8 +10,8 @@ from typing import Any
 
 import typer
 
-from graphnorm.atomic import replacing
 from graphnorm.cli.outputs import STDOUT
+from graphnorm.util.atomic import replacing
 
 
 def write_json(report: Mapping[str, Any], target: str | None) -> None:

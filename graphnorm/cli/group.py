@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from graphnorm.errors import GraphNormError, NotEquivalentError
-from graphnorm.printable import printable, shortened
+from graphnorm.util.printable import printable, shortened
 
 NOT_EQUIVALENT, BAD_INPUT, DEFECT = 1, 2, 3
 KILLED = 128  # plus the signal's number, as in shells

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from graphnorm.cli.folding import patterns, shape
-from graphnorm.printable import printable, shortened
+from graphnorm.util.printable import printable, shortened
 
 if TYPE_CHECKING:
     from graphnorm.explain import Layer, Side

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from graphnorm.operator_table import Entry, Row
+    from graphnorm.cli.operator_table import Entry, Row
 
 _MOST = 12  # overloads that are listed
 
@@ -31,9 +31,9 @@ def rules(
     """Show what each operator lets pass: the scales of its operands, parameters and results."""
     from graphnorm.cli import display
     from graphnorm.cli.files import write_json
+    from graphnorm.cli.operator_table import entries, rows
+    from graphnorm.cli.operator_table import markdown as as_markdown
     from graphnorm.cli.outputs import check_outputs, json_output
-    from graphnorm.operator_table import entries, rows
-    from graphnorm.operator_table import markdown as as_markdown
 
     check_outputs([json_output(json_path)], [])
     out = display.console(json_path)

@@ -1,0 +1,1 @@
+"""New values into models: the tensors of a torch module or an ONNX model replaced, and nothing else."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from graphnorm.frontends.onnx_load import to_proto
+from graphnorm.frontends.onnx.load import to_proto
 
 _BYTES = 2  # wire type of what has a length
 _SMALL = 1024  # bytes up to which a tensor is copied instead

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir
 
 from graphnorm.errors import InputError
-from graphnorm.frontends.onnx_names import Names
-from graphnorm.frontends.onnx_steps import constant_array
+from graphnorm.frontends.onnx.names import Names
+from graphnorm.frontends.onnx.steps import constant_array
 from graphnorm.ir import Array
 
 

@@ -19,12 +19,12 @@ from typing import BinaryIO
 
 import onnx_ir
 
-from graphnorm.atomic import unfinished
 from graphnorm.emission.onnx_bytes import data_of, pieces
 from graphnorm.errors import InputError, ModelFileError
-from graphnorm.frontends.onnx_external import external_of, self_contained
-from graphnorm.frontends.onnx_load import model_path, read_proto, to_model
-from graphnorm.frontends.onnx_slots import Slot, external_tensors, tensor_slots
+from graphnorm.frontends.onnx.external import external_of, self_contained
+from graphnorm.frontends.onnx.load import model_path, read_proto, to_model
+from graphnorm.frontends.onnx.slots import Slot, external_tensors, tensor_slots
+from graphnorm.util.atomic import unfinished
 
 INLINE_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB
 _ALIGNMENT = 64  # of tensors in the data file, for vector loads from a memory map

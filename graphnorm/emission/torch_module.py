@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
-from graphnorm.frontends.torch_inplace import restore_names
-from graphnorm.frontends.torch_state import LOCK
-from graphnorm.frontends.torch_tensors import dtype_name, has_own_entries, to_tensor
+from graphnorm.frontends.torch.inplace import restore_names
+from graphnorm.frontends.torch.state import LOCK
+from graphnorm.frontends.torch.tensors import dtype_name, has_own_entries, to_tensor
 from graphnorm.ir import Array
+from graphnorm.util.atomic import replacing
 
 Model = TypeVar("Model", nn.Module, ExportedProgram)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from graphnorm.explain.derivations import Equations
 from graphnorm.explain.routes import SHARED, Link, Routes
-from graphnorm.graph import RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.constraints import Rows
 
 Integers = npt.NDArray[np.int64]

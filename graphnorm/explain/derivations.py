@@ -16,7 +16,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.sparse.csgraph import breadth_first_order
 
-from graphnorm.graph import RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.constraints import Rows
 from graphnorm.scales.labels import PINNED
 

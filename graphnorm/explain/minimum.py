@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from graphnorm.graph import RescalingGraph
-from graphnorm.objective import build_problem
+from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.rescaling.objective import build_problem
 from graphnorm.solver.problem import flows
 from graphnorm.solver.solve import solve
 

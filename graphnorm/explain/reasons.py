@@ -11,7 +11,7 @@ import numpy as np
 from graphnorm.errors import InputError
 from graphnorm.explain.chains import Chain
 from graphnorm.explain.status import SIDES, Describer, Integers, Layer, Side, side_labels
-from graphnorm.graph import RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphnorm.graph import RescalingGraph
 from graphnorm.ir import Node
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE, PINNED
 from graphnorm.scales.rules import default_registry
 

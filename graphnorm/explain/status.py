@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graphnorm.api.reports import degenerate_groups
 from graphnorm.explain.chains import ChainFinder
 from graphnorm.explain.minimum import MissingMinimum
 from graphnorm.explain.routes import Link
-from graphnorm.graph import RescalingGraph
-from graphnorm.report import degenerate_groups
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.demands import Demand
 
 Integers = npt.NDArray[np.int64]

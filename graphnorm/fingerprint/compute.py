@@ -17,15 +17,15 @@ import numpy as np
 
 from graphnorm.alignment.matching import signatures
 from graphnorm.alignment.normal import normalise
-from graphnorm.callers_state import kept_filters
+from graphnorm.api.sources import open_model
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint.paths import path_norm
-from graphnorm.graph import RescalingGraph, build
-from graphnorm.limits import enough_memory
-from graphnorm.objective import build_problem
 from graphnorm.permutation.matching import rebalanced
+from graphnorm.rescaling.graph import RescalingGraph, build
+from graphnorm.rescaling.objective import build_problem
 from graphnorm.solver.solve import solve
-from graphnorm.sources import open_model
+from graphnorm.util.callers_state import kept_filters
+from graphnorm.util.limits import enough_memory
 
 EXPONENTS = (1, 2, 4)
 _CLOSE = 5e-6  # relative: float32 weights, products of many

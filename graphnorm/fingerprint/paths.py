@@ -15,10 +15,10 @@ from collections.abc import Callable
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.defects import DEFECTS, defect
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint.windows import convolution, window_sum
-from graphnorm.graph import RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.util.defects import DEFECTS, defect
 
 Floats = ir.Array
 _SAME = frozenset({"Relu", "LeakyRelu", "Abs", "Identity", "PRelu", "Neg", "Cast"})

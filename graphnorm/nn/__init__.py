@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphnorm.extras import needing
+from graphnorm.util.extras import needing
 
 with needing("graphnorm.nn"):
     from graphnorm.nn.layer import EquiNormLayer, EquiNormOptions

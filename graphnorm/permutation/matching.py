@@ -16,12 +16,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from graphnorm import ir
-from graphnorm.coefficients import coefficient
-from graphnorm.graph import Floats, RescalingGraph
-from graphnorm.objective import build_problem
 from graphnorm.permutation.symmetry import Integers, Permutation, Symmetry, symmetry
+from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.objective import build_problem
 from graphnorm.scales.demands import Demand
 from graphnorm.solver.solve import solve
+from graphnorm.weights.coefficients import coefficient
 
 _ROUNDS = 8  # of matching by entries
 _BALANCED = 1e-3  # imbalance at which channels are told apart well enough

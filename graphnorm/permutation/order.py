@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from graphnorm.graph import Floats
 from graphnorm.permutation.matching import occurrences, rows
 from graphnorm.permutation.symmetry import Integers, Permutation, Symmetry
+from graphnorm.rescaling.graph import Floats
 
 _ROUNDING = 1e-6  # of the keys' spread: less is no order
 _GOLDEN = 0.6180339887498949

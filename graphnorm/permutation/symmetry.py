@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
-from graphnorm.defects import DEFECTS, defect
 from graphnorm.ir import Node
 from graphnorm.permutation.axes import Axes, Axis
 from graphnorm.permutation.rules import RULES
+from graphnorm.util.defects import DEFECTS, defect
 
 Integers = npt.NDArray[np.int64]
 Permutation = dict[int, Integers]

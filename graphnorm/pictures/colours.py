@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphnorm.graph import RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 
 PINNED = "#b4bac2"
 _GOLDEN = 0.6180339887498949  # successive hues end up far apart

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphnorm.graph import RescalingGraph
 from graphnorm.pictures.details import View
 from graphnorm.pictures.layout import arrange
 from graphnorm.pictures.legend import HEADING, Legend, facts, heading, least_width
 from graphnorm.pictures.paint import draw_box, draw_frame, draw_route
 from graphnorm.pictures.scene import Item, Scene
 from graphnorm.pictures.strip_layout import Layout, Rect, Route
+from graphnorm.rescaling.graph import RescalingGraph
 
 
 def compose(graph: RescalingGraph, view: View, colours: Mapping[int, str], title: str) -> Scene:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from graphnorm.graph import RescalingGraph
 from graphnorm.pictures.flow import INPUT, JOIN, LAYER, OUTPUT, Box, Flow, Link, Part
 from graphnorm.pictures.strands import Integers, StrandReader
 from graphnorm.pictures.units import SILENT, Unit, Units
 from graphnorm.pictures.wording import norm_text, operator_text, tidy
+from graphnorm.rescaling.graph import RescalingGraph
 
 _MOST_ENDS = 4  # more inputs or outputs than these share a box
 

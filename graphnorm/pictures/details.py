@@ -9,8 +9,8 @@ import numpy as np
 
 from graphnorm.explain import Describer, Layer, Side
 from graphnorm.explain import Link as Cause
-from graphnorm.graph import RescalingGraph
 from graphnorm.pictures.flow import Box, Flow, Link, Strand
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
 
 _MOST_TIED = 6

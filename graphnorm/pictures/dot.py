@@ -8,7 +8,7 @@ from graphnorm.pictures.details import BoxNote, View
 from graphnorm.pictures.flow import INPUT, JOIN, MODULE, OUTPUT, Box, Link
 from graphnorm.pictures.measure import strand_width
 from graphnorm.pictures.paint import DARK, colour
-from graphnorm.printable import printable
+from graphnorm.util.printable import printable
 
 _SHAPES = {INPUT: "oval", OUTPUT: "oval", JOIN: "ellipse", MODULE: "box3d"}
 

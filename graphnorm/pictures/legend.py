@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from graphnorm.graph import RescalingGraph
 from graphnorm.pictures.colours import PINNED, group_layers
 from graphnorm.pictures.flow import Flow
 from graphnorm.pictures.measure import fitted, text_width
 from graphnorm.pictures.paint import INK, QUIET, pin
 from graphnorm.pictures.scene import Item, Mark, Stroke, Text
 from graphnorm.pictures.wording import plain_name
+from graphnorm.rescaling.graph import RescalingGraph
 
 HEADING = 46.0
 _ROW, _SIZE = 17.0, 8.5

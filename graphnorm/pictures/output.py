@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from graphnorm.atomic import replacing
 from graphnorm.errors import InputError
-from graphnorm.graph import RescalingGraph
 from graphnorm.pictures.dot import write_dot
 from graphnorm.pictures.page import write_page
 from graphnorm.pictures.picture import Picture
 from graphnorm.pictures.raster import write_png
 from graphnorm.pictures.svg import write_svg
+from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.util.atomic import replacing
 
 FORMATS = (".svg", ".png", ".html", ".dot")
 

@@ -10,7 +10,7 @@ from typing import Any
 from graphnorm.pictures.details import View
 from graphnorm.pictures.picture import Picture
 from graphnorm.pictures.svg import escape, write_svg
-from graphnorm.printable import printable
+from graphnorm.util.printable import printable
 
 _MOST_BOXES = 600  # that the view of all layers may have
 

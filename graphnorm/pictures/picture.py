@@ -8,13 +8,13 @@ from typing import Any
 
 from graphnorm.errors import InputError
 from graphnorm.explain import Describer
-from graphnorm.graph import RescalingGraph
 from graphnorm.pictures.collapse import collapse, deepest, overview
 from graphnorm.pictures.colours import group_colours, group_layers
 from graphnorm.pictures.compose import compose
 from graphnorm.pictures.condense import condense
 from graphnorm.pictures.details import Notes, View
 from graphnorm.pictures.scene import Scene
+from graphnorm.rescaling.graph import RescalingGraph
 
 LAYERS = ("auto", "all")
 

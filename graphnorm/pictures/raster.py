@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphnorm.pictures.scene import Block, Mark, Scene, Shape, Text
 from graphnorm.pictures.svg import DASH
-from graphnorm.printable import printable
+from graphnorm.util.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
-from graphnorm.graph import RescalingGraph
 from graphnorm.pictures.flow import Strand
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
 from graphnorm.scales.rules.movement import MOVES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from graphnorm.pictures.scene import Block, Command, Item, Mark, Scene, Shape, Stroke
-from graphnorm.printable import printable
+from graphnorm.util.printable import printable
 
 FONT = "'DejaVu Sans', Verdana, 'Helvetica Neue', Arial, sans-serif"
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-from graphnorm.graph import RescalingGraph
 from graphnorm.ir import Node
-from graphnorm.objective import CONTRACTIONS
+from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.rescaling.objective import CONTRACTIONS
 from graphnorm.scales.propagate import CONTROL_FLOW
 from graphnorm.scales.rules import reduction
 from graphnorm.scales.rules.movement import MOVES

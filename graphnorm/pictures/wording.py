@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphnorm.graph import RescalingGraph
 from graphnorm.ir import Node
 from graphnorm.pictures.flow import Part
+from graphnorm.rescaling.graph import RescalingGraph
 
 _NAMES = {
     "BatchNormalization": "BatchNorm",

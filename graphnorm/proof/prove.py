@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.permutation.matching import find_permutation
 from graphnorm.permutation.symmetry import Permutation, inverse
 from graphnorm.proof.pairing import NORMAL, Pair, pair_normal, pair_written
 from graphnorm.proof.recovery import recover
+from graphnorm.rescaling.graph import Floats, RescalingGraph, build
 from graphnorm.verification.certificate import Certificate, Computed, check_certificate
 
 SLACK = 8.0  # half ulps: B was rounded once, and the coefficients are recovered from rounded weights

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 
 from graphnorm import ir
-from graphnorm.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import Floats, RescalingGraph
 from graphnorm.scales.labels import align, varying_axes
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphnorm.defects import DEFECTS
 from graphnorm.ir import Array, Node
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.labels import FREE, PINNED, Labels, align
+from graphnorm.util.defects import DEFECTS
 
 if TYPE_CHECKING:
     from graphnorm.scales.propagate import Propagation

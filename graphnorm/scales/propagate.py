@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from graphnorm.defects import DEFECTS, defect
 from graphnorm.ir import Array, Graph, Node, Value
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.demands import Demand, demand
@@ -32,6 +31,7 @@ from graphnorm.scales.labels import (
 from graphnorm.scales.merging import representatives
 from graphnorm.scales.registry import Registry
 from graphnorm.scales.rules.movement import MOVES
+from graphnorm.util.defects import DEFECTS, defect
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "graphnorm::State"})  # always data
 MAKES_ZEROS = frozenset({"Concat", "Pad", "Where", "Mul"})  # their results may hold known zeros

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from graphnorm.defects import DEFECTS, defect
 from graphnorm.ir import Graph
 from graphnorm.scales.constraints import Constraints, Rows, Term
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align
 from graphnorm.scales.roles import COUNTED, strongest
+from graphnorm.util.defects import DEFECTS, defect
 
 Integers = npt.NDArray[np.int64]
 

@@ -20,7 +20,7 @@ from graphnorm.solver.newton import newton
 from graphnorm.solver.paper_blocks import paper_blocks
 from graphnorm.solver.problem import Block, Bools, Floats, Integers, Problem
 from graphnorm.solver.streamed import Streamed
-from graphnorm.threads import side_by_side
+from graphnorm.util.threads import side_by_side
 
 METHODS: Mapping[str, Method] = {
     "auto": auto,

@@ -1,6 +1,6 @@
 """Training with rescalings: ENorm after each optimizer step, implicit ENorm, Path-SGD."""
 
-from graphnorm.extras import needing
+from graphnorm.util.extras import needing
 
 with needing("graphnorm.training"):
     import torch  # noqa: F401  every module here is made of it

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphnorm.errors import InputError
-from graphnorm.frontends.torch_tensors import has_own_entries
+from graphnorm.frontends.torch.tensors import has_own_entries
 from graphnorm.training.compiled import Moving
 
 Mark = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError
 from graphnorm.training.checks import Mark, check_moving, mark_of
 from graphnorm.training.compiled import CompiledStep, Moving
@@ -25,6 +24,7 @@ from graphnorm.training.parts import cut_into_parts
 from graphnorm.training.state import StateTable, parameters_of
 from graphnorm.training.symmetry import Symmetries, find_symmetries
 from graphnorm.training.weights import Weights, plain_module, ties
+from graphnorm.util.callers_state import kept_filters
 
 """Where a tensor's entries are in memory."""
 

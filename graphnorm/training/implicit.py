@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from graphnorm.callers_state import kept_filters
 from graphnorm.errors import InputError
 from graphnorm.training.forms import Forms
 from graphnorm.training.options import Options
 from graphnorm.training.parts import Part, cut_into_parts
 from graphnorm.training.symmetry import find_symmetries
 from graphnorm.training.weights import plain_module
+from graphnorm.util.callers_state import kept_filters
 
 
 class LogScales(nn.Module):

@@ -19,13 +19,13 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 
-from graphnorm.callers_state import kept_filters
+from graphnorm.api.sources import open_model
 from graphnorm.errors import InputError
-from graphnorm.frontends.torch_state import alone
+from graphnorm.frontends.torch.state import alone
 from graphnorm.scales.rules import default_registry
-from graphnorm.sources import open_model
 from graphnorm.training.symmetry import in_mode
 from graphnorm.training.weights import plain_module
+from graphnorm.util.callers_state import kept_filters
 
 HOMOGENEOUS = frozenset({
     "data movement", "gather and scatter", "elementwise, homogeneous", "sums and choices", "products",

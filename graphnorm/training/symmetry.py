@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from graphnorm import ir
-from graphnorm.frontends.torch_state import LOCK
-from graphnorm.objective import layers_after
+from graphnorm.api.sources import open_model
+from graphnorm.frontends.torch.state import LOCK
+from graphnorm.rescaling.objective import layers_after
 from graphnorm.scales.constraints import Constraints, Rows
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.elimination import eliminate
@@ -29,7 +30,6 @@ from graphnorm.scales.propagate import Scales, propagate
 from graphnorm.scales.reconcile import reconcile
 from graphnorm.scales.roles import settled
 from graphnorm.scales.rules import default_registry
-from graphnorm.sources import open_model
 
 Integers = npt.NDArray[np.int64]
 Mode = tuple[bool, ...]

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.coefficients import LOG2, coefficient
-from graphnorm.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import Floats, RescalingGraph
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align
-from graphnorm.underflow import underflowed
+from graphnorm.weights.coefficients import LOG2, coefficient
+from graphnorm.weights.underflow import underflowed
 
 _WHOLE = 1e-6  # distance of a power of two's exponent from an integer
 _ROUNDINGS = 2.0  # half ulps of a slice that may underflow, whatever is admitted elsewhere

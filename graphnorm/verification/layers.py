@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
-from graphnorm.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import Floats, RescalingGraph
 from graphnorm.scales.labels import FREE
 
 _PASS_FACTORS = frozenset({"Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Dropout", "Cast"})

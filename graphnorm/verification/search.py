@@ -16,9 +16,9 @@ import numpy as np
 
 from graphnorm import ir
 from graphnorm.errors import RunError
-from graphnorm.verification.battery import Drawing
+from graphnorm.verification.inputs.battery import Drawing
+from graphnorm.verification.inputs.probes import Probes
 from graphnorm.verification.measure import Judge
-from graphnorm.verification.probes import Probes
 from graphnorm.verification.runner import Runnable
 
 Arrays = list[ir.Array]

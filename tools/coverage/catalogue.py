@@ -34,7 +34,7 @@ def tasks(
 
 
 def _architectures(library: str) -> Iterator[Task]:
-    from graphnorm.model_zoo import _declare_torchvision_operators
+    from graphnorm.cli.models.zoo import _declare_torchvision_operators
     from tools.coverage import check_torch
 
     _declare_torchvision_operators()  # timm and transformers import torchvision too

@@ -10,15 +10,15 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from graphnorm.coefficients import powers_of_two, rescale
-from graphnorm.graph import build
+from graphnorm.api.sources import Source, open_model
 from graphnorm.ir import Array
+from graphnorm.rescaling.graph import build
 from graphnorm.scales.registry import Registry
-from graphnorm.sources import Source, open_model
 from graphnorm.verification.anchor import Truth
-from graphnorm.verification.battery import battery
+from graphnorm.verification.inputs.battery import battery
 from graphnorm.verification.measure import measure
-from graphnorm.verification.onnx_float64 import Float64Runner
+from graphnorm.verification.onnx.float64 import Float64Runner
+from graphnorm.weights.coefficients import powers_of_two, rescale
 from tools.coverage.records import FELT, TOLERANCE, Record
 from tools.coverage.rescaling import describe, difference, probes, random_element
 

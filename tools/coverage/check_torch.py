@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from graphnorm.emission.torch_module import named_tensors, rescale_torch
-from graphnorm.frontends.torch_export import read_torch
-from graphnorm.graph import Floats, build
+from graphnorm.frontends.torch.read import read_torch
+from graphnorm.rescaling.graph import Floats, build
 from graphnorm.scales.registry import Registry
 from tools.coverage.float64 import randomise, run
 from tools.coverage.records import FELT, TOLERANCE, Record

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from graphnorm.coefficients import coefficient
-from graphnorm.graph import Floats, RescalingGraph
 from graphnorm.ir import Array
+from graphnorm.rescaling.graph import Floats, RescalingGraph
 from graphnorm.scales.demands import Demand
+from graphnorm.weights.coefficients import coefficient
 from tools.coverage.records import Record
 
 LARGEST = 3.0  # log-scale: coefficients stay within a factor of 20

@@ -1,0 +1,1 @@
+"""Training runs behind the figures of docs/training.md and docs/equinorm.md."""

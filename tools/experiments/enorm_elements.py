@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from graphnorm.sources import open_model
+from graphnorm.api.sources import open_model
 from graphnorm.training.symmetry import find_symmetries
 from tools.experiments.networks import ResNet
 

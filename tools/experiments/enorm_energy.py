@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import nn
 
 import graphnorm
-from graphnorm.atomic import replacing
+from graphnorm.util.atomic import replacing
 from tools.experiments.networks import fully_connected, resnet18_type_c
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from graphnorm.demo_models import ResNet18C
+from graphnorm.cli.models.demo import ResNet18C
 
 Norm = Callable[[int], nn.Module]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphnorm.atomic import replacing
+from graphnorm.util.atomic import replacing
 
 
 class Results:

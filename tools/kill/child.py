@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # What a run imports is here before the forks, which then take a fraction of a second.
-import graphnorm.model_spec  # noqa: F401
+import graphnorm.cli.models.spec  # noqa: F401
 from graphnorm.cli import main
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.chmod")

@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from graphnorm.atomic import PREFIX
 from graphnorm.errors import GraphNormError
-from graphnorm.frontends.onnx_file import read_onnx
+from graphnorm.frontends.onnx.read import read_onnx
+from graphnorm.util.atomic import PREFIX
 
 WIDTH = 256
 OLD, NEW = "old", "new"

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import graphnorm
-from tests.test_torch_lowering import TABLES
-from tests.torch_tables.modules import MODULES
-from tests.torch_tables.operators import OPERATORS
+from tests.frontends.torch.test_lowering import TABLES
+from tests.support.torch_tables.modules import MODULES
+from tests.support.torch_tables.operators import OPERATORS
 from tools.sweep.trial import Outcome, attempt
 
 SHAPES = [(), (0,), (1,), (0, 3), (2, 0, 3), (1, 1, 1), (2, 3, 0), (0, 4, 6, 6), (1, 1, 1, 1), (2, 4, 0, 6)]

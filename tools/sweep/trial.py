@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import graphnorm
-from graphnorm.defects import DEFECTS
+from graphnorm.util.defects import DEFECTS
 
 SAID = "a defect in graphnorm"
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from graphnorm.ir import Array, Node
-from tests.ir_interpreter import SPECIAL as INTERPRETED
+from tests.support.ir_interpreter import SPECIAL as INTERPRETED
 from tools.validation import special_functions, special_layers
 from tools.validation.case import Case
 from tools.validation.specials import SPECIAL

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphnorm.errors import GraphNormError
-from graphnorm.graph import Floats
+from graphnorm.rescaling.graph import Floats
 from graphnorm.scales.registry import Registry
 from tools.validation.case import Case, Rng
 from tools.validation.exceptions import allowance, exemption

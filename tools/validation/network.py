@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphnorm.graph import Floats, RescalingGraph, build
 from graphnorm.ir import Array, Graph, Node, Value
+from graphnorm.rescaling.graph import Floats, RescalingGraph, build
 from graphnorm.scales.registry import Registry
 from tools.validation.case import Case
 

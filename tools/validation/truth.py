@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graphnorm.graph import Floats
 from graphnorm.ir import Array
+from graphnorm.rescaling.graph import Floats
 from tools.validation.case import Case, Rng
 from tools.validation.evaluate import evaluator
 

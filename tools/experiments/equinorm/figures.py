@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphnorm.atomic import replacing
+from graphnorm.util.atomic import replacing
 
 LABELS = {
     "batch": "BatchNorm",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphnorm.atomic import replacing
+from graphnorm.util.atomic import replacing
 
 
 def saved(file: Path, content: bytes) -> None:

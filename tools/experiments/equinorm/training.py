@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import nn
 
-from graphnorm.atomic import replacing
+from graphnorm.util.atomic import replacing
 from tools.experiments.equinorm.data import CLASSES, Images, augmented
 from tools.experiments.equinorm.networks import NETWORKS
 from tools.experiments.equinorm.recipes import Recipe, mixing, schedule

@@ -1,0 +1,1 @@
+"""What ``import graphnorm`` offers: trace, canonicalize, check, and their reports."""

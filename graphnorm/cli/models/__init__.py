@@ -1,0 +1,1 @@
+"""The command line's models and inputs: files, modules by name, shapes, the demo's networks."""

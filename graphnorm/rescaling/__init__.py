@@ -1,0 +1,1 @@
+"""The rescaling graph: its variables, its objective, and which clips would gain freedom."""

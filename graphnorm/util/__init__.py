@@ -1,0 +1,1 @@
+"""What any Python tool would need: whole files, threads, missing packages, limits, text made safe to show."""

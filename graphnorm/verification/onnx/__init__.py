@@ -1,0 +1,1 @@
+"""ONNX models as something to measure: onnxruntime, the float64 anchor, errors."""

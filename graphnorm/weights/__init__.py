@@ -1,0 +1,1 @@
+"""From log-scales to new weights: coefficients, products rounded once, what a float format can hold."""

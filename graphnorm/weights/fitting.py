@@ -1,0 +1,63 @@
+"""Solving within what a float format can hold: overflowing channels stay, exact mode is rounded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.solver.problem import Problem, objective
+from graphnorm.solver.rounding import integer_descent
+from graphnorm.solver.solve import Solution
+from graphnorm.weights.coefficients import Rescaled, lattice, powers_of_two, rescale
+
+ROUNDS = 8  # of freezing channels whose coefficients leave the float format
+
+
+def fit(
+    graph: RescalingGraph,
+    problem: Problem,
+    exact: bool,
+    solved: Callable[[npt.NDArray[np.bool_]], Solution],
+    held: npt.NDArray[np.bool_],
+    memory: int,
+) -> tuple[Solution, Rescaled, Floats, float]:
+    """Solve and apply; channels that are `held` or don't fit the float format stay at 1.
+
+    Returns:
+        The solution, new weights, log-scales (on the lattice in exact mode) and the objective there.
+    """
+    frozen = held.copy()
+    for attempt in itertools.count():
+        solution = solved(frozen)
+        z, final = solution.z, solution.after
+        if exact:
+            z, final = _rounded(graph, problem, solution, frozen, memory)
+        rescaled = rescale(graph, z, exact)
+        if not len(rescaled.involved):
+            break
+        misfit = rescaled.lost if not frozen[rescaled.lost].all() else rescaled.involved
+        if attempt >= ROUNDS:
+            misfit = np.flatnonzero(np.isin(problem.groups, problem.groups[misfit]))
+        if frozen[misfit].all():
+            misfit = np.arange(problem.count)
+        frozen[misfit] = True
+    return solution, replace(rescaled, lost=np.flatnonzero(frozen)), z, final
+
+
+def _rounded(
+    graph: RescalingGraph, problem: Problem, solution: Solution, frozen: npt.NDArray[np.bool_], memory: int
+) -> tuple[Floats, float]:
+    """The best powers of two that integer descent finds near the optimum; never worse than no change."""
+    movable = ~frozen
+    movable[solution.degenerate] = False
+    if not np.isfinite(problem.p):
+        z = powers_of_two(graph, solution.z)
+        final = objective(problem, z)
+    else:
+        z, final = integer_descent(problem, powers_of_two(graph, solution.z), lattice(graph), movable, memory)
+    return (z, final) if final <= solution.before else (np.zeros_like(z), solution.before)
