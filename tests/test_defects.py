@@ -22,8 +22,8 @@ from graphnorm.ir import Graph, Node
 from graphnorm.permutation import rules as permutation_rules
 from graphnorm.permutation.symmetry import symmetry
 from graphnorm.rescaling.graph import RescalingGraph, build
-from graphnorm.scales import demands, reconcile
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales import backward, reconcile
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry, movement
 from graphnorm.util.defects import DEFECTS, defect
@@ -95,7 +95,7 @@ def test_rule_with_a_defect_pins(error: Exception) -> None:
 def test_rule_that_fails_after_it_stated_something() -> None:
     """What it stated stays; the node is pinned all the same, and so are the weights it asked for."""
 
-    def half(ctx: Propagation, node: Node) -> None:
+    def half(ctx: Context, node: Node) -> None:
         labels = ctx.fresh(ctx.shape(node.outputs[0])[-1:], "channels")
         ctx.set(node.outputs[0], labels)
         ctx.demand(node.inputs[1], [(1.0, labels)], "bias")
@@ -131,7 +131,7 @@ def test_backward_rule_with_a_defect(op: str, monkeypatch: pytest.MonkeyPatch) -
     """The expression is walked forwards instead: nothing is lost."""
     model, x = Tied().double(), torch.randn(4, 3).double()
     assert traced(model, x).dimension == 5
-    monkeypatch.setitem(demands.HANDLERS, op, raising(KeyError("axis")))
+    monkeypatch.setitem(backward.HANDLERS, op, raising(KeyError("axis")))
     graph = traced(model, x)
     assert graph.dimension == 5
     assert f"graphnorm's backward rule of {op} (KeyError" in "".join(graph.remarks)
@@ -139,7 +139,7 @@ def test_backward_rule_with_a_defect(op: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_both_rules_of_an_expression_with_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(demands.HANDLERS, "Split", raising(KeyError("axis")))
+    monkeypatch.setitem(backward.HANDLERS, "Split", raising(KeyError("axis")))
     monkeypatch.setitem(movement.MOVES, "Split", raising(IndexError("out of range")))
     assert_kept(Tied().double(), torch.randn(4, 3).double(), 0, "rule of Split", "IndexError")
 
@@ -225,7 +225,7 @@ def test_defects_met_while_proving_are_reported(monkeypatch: pytest.MonkeyPatch)
     assert graphnorm.check(model, other, x).remarks == ()
     monkeypatch.setitem(permutation_rules.RULES, "LeakyRelu", raising(IndexError("out of range")))
     monkeypatch.setitem(movement.MOVES, "Transpose", raising(ZeroDivisionError("rule")))
-    monkeypatch.setitem(demands.HANDLERS, "Transpose", raising(KeyError("axis")))
+    monkeypatch.setitem(backward.HANDLERS, "Transpose", raising(KeyError("axis")))
     monkeypatch.setitem(NORMAL_FORMS, "LeakyRelu", raising(TypeError("form")))
     report = graphnorm.check(model, other, x)
     assert report.verdict == "proved"  # by the normal form, which has no Transpose

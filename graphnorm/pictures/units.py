@@ -14,9 +14,9 @@ from itertools import groupby
 from graphnorm.ir import Node
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.rescaling.objective import CONTRACTIONS
-from graphnorm.scales.propagate import CONTROL_FLOW
 from graphnorm.scales.rules import reduction
 from graphnorm.scales.rules.movement import MOVES
+from graphnorm.scales.walk import CONTROL_FLOW
 
 SILENT = frozenset({*MOVES, "Identity", "Dropout", "Cast", "Pad", "Constant", "Shape"})
 NORMS = frozenset(

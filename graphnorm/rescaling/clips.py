@@ -22,7 +22,7 @@ from graphnorm.scales.rules import default_registry
 
 if TYPE_CHECKING:
     from graphnorm.rescaling.graph import RescalingGraph
-    from graphnorm.scales.propagate import Propagation
+    from graphnorm.scales.context import Context
 
 _INFINITE = 3e38  # beyond, a bound per channel would overflow when it is moved
 PINNED_ANYWAY = "its channels could not be rescaled either way"
@@ -108,7 +108,7 @@ def _loosened(registry: Registry, operator: str, loose: Container[str]) -> Regis
 
 
 def _passing(rule: Rule, loose: Container[str]) -> Apply:
-    def apply(ctx: Propagation, node: Node) -> None:
+    def apply(ctx: Context, node: Node) -> None:
         if node.name not in loose:
             rule.apply(ctx, node)
             return

@@ -19,11 +19,11 @@ from graphnorm.scales.constraints import Constraints, Rows
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.elimination import Solution, eliminate, rank_free
 from graphnorm.scales.labels import Labels
-from graphnorm.scales.propagate import Scales, propagate
 from graphnorm.scales.reconcile import reconcile
 from graphnorm.scales.registry import Registry
 from graphnorm.scales.roles import settled
 from graphnorm.scales.rules import default_registry
+from graphnorm.scales.walk import Scales, propagate
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from graphnorm.ir import Node
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import ENTRY_LIMIT, Labels, pinned, size
 from graphnorm.scales.roles import strongest
 from graphnorm.scales.rules.movement import MOVES
-
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
 # Their parameters keep the form of a demand when operand 0 is a weight expression.
 _TAKES_WEIGHTS = frozenset({
@@ -43,7 +40,7 @@ _ADDS = frozenset({
 class Expressions:
     """The weights and weight expressions of one walk that were opened."""
 
-    def __init__(self, ctx: Propagation) -> None:
+    def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._labels: dict[str, Labels] = {}
         self._role: dict[str, str] = {}  # that the last consumer asked for
@@ -125,20 +122,10 @@ class Expressions:
             return node.inputs
         ctx = self._ctx
         weights = [x for x in node.inputs if ctx.depends_on_weights(x)]
-        computed = [x for x in weights if not self.is_plain(x)]
+        computed = [x for x in weights if not is_plain(ctx, x)]
         if computed or len(weights) < len(node.inputs):
             return computed
         return [min(weights, key=lambda x: size(ctx.shape(x)))]
-
-    def is_plain(self, name: str) -> bool:
-        """Whether a value is a weight that was only moved."""
-        ctx = self._ctx
-        while name not in ctx.graph.weights:
-            node = ctx.producers.get(name)
-            if node is None or node.op not in _PLAIN or not ctx.depends_on_weights(node.inputs[0]):
-                return False
-            name = node.inputs[0]
-        return True
 
     def _settled(self, name: str, labels: Labels) -> Labels:
         """Labels that don't vary along axes of which the module reads a part at the example's size.
@@ -170,3 +157,13 @@ class Expressions:
             for out, part in zip(node.outputs, parts, strict=False):
                 if out and self._consumers.get(out):
                     self._mark_read(out, part, read)
+
+
+def is_plain(ctx: Context, name: str) -> bool:
+    """Whether a value is a weight that was only moved."""
+    while name not in ctx.graph.weights:
+        node = ctx.producers.get(name)
+        if node is None or node.op not in _PLAIN or not ctx.depends_on_weights(node.inputs[0]):
+            return False
+        name = node.inputs[0]
+    return True

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphnorm.errors import RuleError
 from graphnorm.ir import Node
+from graphnorm.scales.context import Context
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
-
-Apply = Callable[["Propagation", Node], None]
+Apply = Callable[[Context, Node], None]
 
 
 @dataclass(frozen=True, slots=True)

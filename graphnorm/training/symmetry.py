@@ -26,10 +26,10 @@ from graphnorm.scales.constraints import Constraints, Rows
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.elimination import eliminate
 from graphnorm.scales.labels import PINNED, Labels, align
-from graphnorm.scales.propagate import Scales, propagate
 from graphnorm.scales.reconcile import reconcile
 from graphnorm.scales.roles import settled
 from graphnorm.scales.rules import default_registry
+from graphnorm.scales.walk import Scales, propagate
 
 Integers = npt.NDArray[np.int64]
 Mode = tuple[bool, ...]

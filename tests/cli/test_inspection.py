@@ -156,7 +156,7 @@ class TestWhy:
     def test_pinned(self, blocks: RescalingGraph) -> None:
         text = self.lines(blocks, "stages.1.2.up.weight")
         assert "output channels: pinned (8)" in text
-        assert "→ Gelu stages.1.2: not homogeneous  tests/cli/test_inspection.py:" in text
+        assert "→ Gelu stages.1.2: not homogeneous  cli/test_inspection.py:" in text
         assert "input channels: free (all 4 can move)" in text
         assert "stages.1.2.norm.weight ×d" in text
         assert "stages.1.2.up.weight ÷d" in text

@@ -11,7 +11,7 @@ from graphnorm.alignment.normal import normalise
 from graphnorm.api.sources import open_model
 from graphnorm.ir import Graph, Node
 from graphnorm.rescaling.graph import Floats, RescalingGraph, build
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales.walk import Walk
 from tests.alignment.test_normal_forms import FAST
 from tests.api.test_canonicalize import network
 from tests.support.networks import NETWORKS
@@ -19,13 +19,13 @@ from tools.validation.network import log_scales
 
 
 def merge_after_each_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    visit = Propagation._visit
+    visit = Walk._visit
 
-    def merging(self: Propagation, node: Node) -> None:
+    def merging(self: Walk, node: Node) -> None:
         visit(self, node)
         self._merge()
 
-    monkeypatch.setattr(Propagation, "_visit", merging)
+    monkeypatch.setattr(Walk, "_visit", merging)
 
 
 def rescalings(graph: RescalingGraph) -> Floats:

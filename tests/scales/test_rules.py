@@ -16,7 +16,7 @@ from graphnorm.errors import RuleError
 from graphnorm.frontends.torch.read import read_torch
 from graphnorm.ir import Node
 from graphnorm.rescaling.graph import RescalingGraph, build
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Registry, Rule
 from graphnorm.scales.rules import default_registry
 from graphnorm.weights.coefficients import rescale
@@ -72,15 +72,15 @@ def test_dimension_where_derivatives_see_nothing(name: str) -> None:
         assert distance_after_rescaling(model, inputs(generator), graph) < 1e-9
 
 
-def wrong_homogeneous(ctx: Propagation, node: Node) -> None:
+def wrong_homogeneous(ctx: Context, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 
 
-def forgets_the_second(ctx: Propagation, node: Node) -> None:
+def forgets_the_second(ctx: Context, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 
 
-def pins_too_much(ctx: Propagation, node: Node) -> None:
+def pins_too_much(ctx: Context, node: Node) -> None:
     ctx.pin_node(node)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from graphnorm.ir import Node
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Apply, Registry, Rule
 from graphnorm.scales.rules import default_registry
 from tools.validation.families import GENERATORS
@@ -38,7 +38,7 @@ def texts(found: list[Verdict]) -> str:
     return "\n".join(f"{verdict.kind}: {verdict.text}\n  {verdict.command}" for verdict in found)
 
 
-def homogeneous(ctx: Propagation, node: Node) -> None:
+def homogeneous(ctx: Context, node: Node) -> None:
     """A wrong rule for most operators: the scale passes."""
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 

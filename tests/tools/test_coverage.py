@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from graphnorm.ir import Node
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Registry, Rule
 from graphnorm.scales.rules import default_registry
 from tests.support.paths import ROOT
@@ -59,7 +59,7 @@ def branches() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     return Branches(), (torch.randn(5, 4),), {}
 
 
-def passes_on(ctx: Propagation, node: Node) -> None:
+def passes_on(ctx: Context, node: Node) -> None:
     """The rule of a homogeneous operator, which a saturating one is not."""
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 

@@ -18,7 +18,7 @@ from graphnorm.frontends.torch.aten.table import LOWERINGS
 from graphnorm.frontends.torch.read import read_torch
 from graphnorm.ir import Node
 from graphnorm.rescaling.graph import build
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry, movement
 from tests.support.torch_functions import Fn, check
@@ -192,7 +192,7 @@ def test_fitting_operands_are_taken() -> None:
 def test_scales_of_another_shape_are_a_defect() -> None:
     """Of the rule that demands them; they would surface where the weight is multiplied."""
 
-    def wide(ctx: Propagation, node: Node) -> None:
+    def wide(ctx: Context, node: Node) -> None:
         ctx.demand(node.inputs[1], [(1.0, ctx.fresh((7,), "channels"))], "weight")
 
     graph = read_torch(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), (torch.rand(4, 3),))

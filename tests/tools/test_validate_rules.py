@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from graphnorm.ir import Node
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Apply, Registry
 from tests.support.validating import REGISTRY, WITH_CASES, findings, homogeneous, planted, quiet, texts
 from tools.validation.exceptions import ALLOWANCES, exemption
@@ -46,30 +46,30 @@ def test_more_cases_and_no_stale_allowance() -> None:
 # Planted wrong rules.
 
 
-def doubled(ctx: Propagation, node: Node) -> None:
+def doubled(ctx: Context, node: Node) -> None:
     labels = ctx.labels(node.inputs[0])
     out = ctx.fresh(labels.shape, "planted")
     ctx.equation([(2.0, labels), (-1.0, out)])
     ctx.set(node.outputs[0], out)
 
 
-def fixed(ctx: Propagation, node: Node) -> None:
+def fixed(ctx: Context, node: Node) -> None:
     ctx.pin_node(node)
 
 
-def uniform(ctx: Propagation, node: Node) -> None:
+def uniform(ctx: Context, node: Node) -> None:
     labels = ctx.labels(node.inputs[0])
     ctx.set(node.outputs[0], ctx.uniform(labels, range(labels.ndim)))
 
 
-def ignores_others(ctx: Propagation, node: Node) -> None:
+def ignores_others(ctx: Context, node: Node) -> None:
     for name in node.inputs[1:]:
         if name:
             ctx.asked(name)
     homogeneous(ctx, node)
 
 
-def all_free(ctx: Propagation, node: Node) -> None:
+def all_free(ctx: Context, node: Node) -> None:
     for name in node.inputs:
         if name:
             ctx.labels(name)
@@ -77,7 +77,7 @@ def all_free(ctx: Propagation, node: Node) -> None:
         ctx.set(name, ctx.fresh(ctx.shape(name), "planted"))
 
 
-def broken(ctx: Propagation, node: Node) -> None:
+def broken(ctx: Context, node: Node) -> None:
     raise ValueError("planted")
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from graphnorm.frontends.onnx.evaluation import Evaluation
 from graphnorm.frontends.onnx.steps import Step
 from graphnorm.frontends.onnx.tensors import tensor_type
 from graphnorm.ir import Array
-
-if TYPE_CHECKING:
-    from graphnorm.frontends.onnx.evaluate import Evaluation
 
 FOLD_LIMIT = 1_000_000  # entries of a folded constant
 SMALL_LIMIT = 4_096  # entries of a value that depends on weights, or that shape inference may read

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 
 from graphnorm.frontends.onnx.bodies import Body, Branches, Repetition
 from graphnorm.frontends.onnx.evaluate import evaluate
+from graphnorm.frontends.onnx.evaluation import Rewriting
 from graphnorm.frontends.onnx.regions import enter
-from graphnorm.frontends.onnx.rewriting import Rewriting, numbers
+from graphnorm.frontends.onnx.rewriting import numbers
 from graphnorm.frontends.onnx.sizes import Sized
 from graphnorm.frontends.onnx.steps import Step
 from graphnorm.frontends.onnx.tensors import Tensors

@@ -9,7 +9,7 @@ import onnx_ir
 
 from graphnorm.errors import ModelFileError
 from graphnorm.frontends.onnx.bodies import Body, Branches, Repetition
-from graphnorm.frontends.onnx.evaluate import Evaluation
+from graphnorm.frontends.onnx.evaluation import Evaluation
 from graphnorm.frontends.onnx.names import subgraphs_of, with_bodies
 from graphnorm.frontends.onnx.regions import runs_forever, trip_count
 from graphnorm.frontends.onnx.steps import Step

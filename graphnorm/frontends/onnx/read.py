@@ -17,7 +17,8 @@ from onnx_ir.passes.common import InlinePass
 
 from graphnorm.errors import InvalidGraphError, ModelFileError
 from graphnorm.frontends.onnx.bodies import prepare
-from graphnorm.frontends.onnx.evaluate import Evaluation, evaluate
+from graphnorm.frontends.onnx.evaluate import evaluate
+from graphnorm.frontends.onnx.evaluation import Evaluation
 from graphnorm.frontends.onnx.external import self_contained
 from graphnorm.frontends.onnx.flat import FlatGraph, Glue
 from graphnorm.frontends.onnx.limits import check_entries, check_functions, check_loops

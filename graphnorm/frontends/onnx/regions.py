@@ -7,18 +7,15 @@ nothing known about the values that change; a size that another iteration would 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import onnx
 from onnx import TensorProto, helper
 
 from graphnorm.frontends.onnx.bodies import Body, Branches, Repetition
+from graphnorm.frontends.onnx.evaluation import Evaluation
 from graphnorm.frontends.onnx.steps import Step
 
-if TYPE_CHECKING:
-    from graphnorm.frontends.onnx.evaluate import Evaluation
-
-Walk = Callable[[Iterable[Step], "Evaluation"], object]
+Walk = Callable[[Iterable[Step], Evaluation], object]
 
 
 def enter(body: Body, state: Evaluation, walk: Walk) -> None:

@@ -13,18 +13,15 @@ Elements are known where positions and sizes of pieces are; a sequence that a lo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir
 from onnx import TensorProto
 
+from graphnorm.frontends.onnx.evaluation import Evaluation, Rewriting
 from graphnorm.frontends.onnx.steps import Step
 from graphnorm.frontends.onnx.tensors import tensor_type
-
-if TYPE_CHECKING:
-    from graphnorm.frontends.onnx.evaluate import Evaluation
 
 _MOST_ELEMENTS = 1_024
 # Types that opset 11 casts to; to bfloat16 and smaller ones `CastLike` stays.
@@ -32,25 +29,6 @@ _PLAIN_TYPES = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BOOL}
     | {TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rewriting:
-    """What stands for a node.
-
-    Attributes:
-        steps: nodes that compute its tensors from elements of sequences, or the elements of its sequence.
-        elements: names of the elements where the node's result is a sequence, else None.
-    """
-
-    steps: tuple[Step, ...] = ()
-    elements: tuple[str, ...] | None = None
-
-    def is_like(self, other: Rewriting | None) -> bool:
-        """Whether both say the same."""
-        if other is None or self.elements != other.elements:
-            return False
-        return [step.proto for step in self.steps] == [step.proto for step in other.steps]
 
 
 def rewrite(step: Step, state: Evaluation) -> Rewriting | None:

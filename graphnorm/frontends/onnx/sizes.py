@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from graphnorm.errors import InputError
-from graphnorm.frontends.onnx.evaluate import Evaluation
+from graphnorm.frontends.onnx.evaluation import Evaluation
 from graphnorm.ir import Array, Value
 
 Dimension = int | str  # a fixed size, or the name of a symbol

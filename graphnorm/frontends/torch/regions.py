@@ -11,16 +11,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-from torch import fx
+from torch import Tensor, fx
 
 from graphnorm.frontends.torch.nodes import Symbol, listed, scope_of, source_of, value_or_none
-from graphnorm.ir import Node, Value
+from graphnorm.ir import Array, Node, Value
 
-if TYPE_CHECKING:
-    from graphnorm.frontends.torch.graph import GraphBuilder
+
+class Builder(Protocol):
+    """What a region needs of the graph that it joins."""
+
+    known: dict[str, Tensor]
+
+    def unique(self, name: str) -> str:
+        """A name that no value has yet."""
+
+    def literal(self, name: str, array: Array) -> str:
+        """The name of a constant."""
+
+    def add(self, node: Node, result: Value | None) -> None:
+        """Emit a node with at most one result."""
+
+    def inline(self, body: fx.GraphModule, operands: Sequence[Any]) -> Any:
+        """Walk a body in place; what it yields."""
+
 
 # Operator -> the body and its operands, from the operator's positional arguments.
 MARKED: dict[str, Callable[..., tuple[fx.GraphModule, Sequence[Any]]]] = {
@@ -37,7 +53,7 @@ MARKED: dict[str, Callable[..., tuple[fx.GraphModule, Sequence[Any]]]] = {
 class Region:
     """One call of a higher-order operator."""
 
-    builder: GraphBuilder
+    builder: Builder
     node: fx.Node
     outputs: Sequence[Value | None]
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
-
-def attention(ctx: Propagation, node: Node) -> None:
+def attention(ctx: Context, node: Node) -> None:
     """softmax(q k^T) v: scores are pinned, so q[n, d] + k[m, d] = 0; v passes its scale.
 
     Operands of rank 4 are (batch, heads, sequence, size), of rank 3 (batch, sequence, heads * size).
@@ -45,12 +41,12 @@ def attention(ctx: Propagation, node: Node) -> None:
         ctx.set(name, labels)
 
 
-def _with_heads(ctx: Propagation, name: str, heads: int) -> Labels:
+def _with_heads(ctx: Context, name: str, heads: int) -> Labels:
     labels = _by_head(ctx, name, heads)
     return np.where(labels == FREE, PINNED, labels)
 
 
-def _by_head(ctx: Propagation, name: str, heads: int) -> Labels:
+def _by_head(ctx: Context, name: str, heads: int) -> Labels:
     labels = ctx.labels(name, "weight")
     if labels.ndim == 4:
         return labels
@@ -59,7 +55,7 @@ def _by_head(ctx: Propagation, name: str, heads: int) -> Labels:
     return split.transpose(0, 2, 1, 3)
 
 
-def _append(ctx: Propagation, past: str, new: Labels) -> Labels:
+def _append(ctx: Context, past: str, new: Labels) -> Labels:
     """Cached keys or values in front: both share a scale along the sequence."""
     new = ctx.uniform(new, [2], "cached with others")
     old = ctx.uniform(ctx.labels(past), [2], "cached with others")
@@ -71,7 +67,7 @@ def _repeat_heads(labels: Labels, heads: int, shared: int) -> Labels:
     return labels if labels.shape[1] <= 1 else np.repeat(labels, heads // shared, axis=1)
 
 
-def rotary(ctx: Propagation, node: Node) -> None:
+def rotary(ctx: Context, node: Node) -> None:
     """Members of a rotated pair share a scale; sines and cosines are pinned."""
     for name in node.inputs[1:3]:
         ctx.pin_value(name, "angles")
@@ -88,7 +84,7 @@ def rotary(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], _without_heads(labels, ctx.shape(x), size))
 
 
-def linear_attention(ctx: Propagation, node: Node) -> None:
+def linear_attention(ctx: Context, node: Node) -> None:
     """S += beta k v^T, o = q^T S; the delta rule also takes S^T k from v."""
     q, k, v, past, decay, beta = (*node.inputs, *("",) * 6)[:6]
     heads = int(node.attributes["q_num_heads"]), int(node.attributes["kv_num_heads"])

@@ -8,17 +8,14 @@ Axes are named by letters, as in Einsum.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphnorm.ir import Node
-from graphnorm.scales.demands import fit
+from graphnorm.scales.backward import fit
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
-
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
 
 def arrange(labels: Labels, letters: str, target: str) -> Labels:
@@ -29,7 +26,7 @@ def arrange(labels: Labels, letters: str, target: str) -> Labels:
     return moved.reshape([sizes.get(letter, 1) for letter in target])
 
 
-def contract(ctx: Propagation, first: str, a: str, second: str, b: str, out: str) -> Labels:
+def contract(ctx: Context, first: str, a: str, second: str, b: str, out: str) -> Labels:
     """Labels of ``out[...] = sum first[a] * second[b]`` for operands of any kind."""
     if ctx.is_weight(first) and not ctx.is_weight(second):
         return _with_weight(ctx, second, b, first, a, out)
@@ -38,7 +35,7 @@ def contract(ctx: Propagation, first: str, a: str, second: str, b: str, out: str
     return _activations(ctx, ctx.labels(first), a, ctx.labels(second), b, out)
 
 
-def _with_weight(ctx: Propagation, data: str, x: str, weight: str, w: str, out: str) -> Labels:
+def _with_weight(ctx: Context, data: str, x: str, weight: str, w: str, out: str) -> Labels:
     shape = ctx.shape(weight)
     named = "".join(letter for letter, size in zip(w, shape, strict=True) if size > 1)
     sizes = dict(zip(w, shape, strict=True))
@@ -68,11 +65,11 @@ def _with_weight(ctx: Propagation, data: str, x: str, weight: str, w: str, out: 
     return result
 
 
-def _activations(ctx: Propagation, first: Labels, a: str, second: Labels, b: str, out: str) -> Labels:
+def _activations(ctx: Context, first: Labels, a: str, second: Labels, b: str, out: str) -> Labels:
     return sum_of_products(ctx, [(first, a), (second, b)], out)
 
 
-def sum_of_products(ctx: Propagation, factors: Sequence[tuple[Labels, str]], out: str) -> Labels:
+def sum_of_products(ctx: Context, factors: Sequence[tuple[Labels, str]], out: str) -> Labels:
     """All terms of the sum need one scale: the factors' scales add up to the result's at every index."""
     letters = "".join(dict.fromkeys(out + "".join(text for _, text in factors)))
     terms = [arrange(np.where(labels == FREE, PINNED, labels), text, letters) for labels, text in factors]
@@ -82,7 +79,7 @@ def sum_of_products(ctx: Propagation, factors: Sequence[tuple[Labels, str]], out
     return result
 
 
-def matmul(ctx: Propagation, node: Node) -> None:
+def matmul(ctx: Context, node: Node) -> None:
     first, second = node.inputs
     ranks = (ctx.rank(first), ctx.rank(second))
     batch = "abcdefghij"[: max(*ranks, 2) - 2]
@@ -92,14 +89,14 @@ def matmul(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], contract(ctx, first, a, second, b, out))
 
 
-def gemm(ctx: Propagation, node: Node) -> None:
+def gemm(ctx: Context, node: Node) -> None:
     a = "kn" if node.attributes.get("transA", 0) else "nk"
     b = "mk" if node.attributes.get("transB", 0) else "km"
     labels = contract(ctx, node.inputs[0], a, node.inputs[1], b, "nm")
     ctx.set(node.outputs[0], add_bias(ctx, labels, ctx.operand(node, 2)))
 
 
-def add_bias(ctx: Propagation, labels: Labels, bias: str) -> Labels:
+def add_bias(ctx: Context, labels: Labels, bias: str) -> Labels:
     """Add an operand that broadcasts against a result with `labels`."""
     if not bias:
         return labels

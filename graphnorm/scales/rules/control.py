@@ -6,20 +6,16 @@ hands to the next (state_0 = initial, state_(t+1) = body(state_t)).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, size
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules.elementwise import fixed, tied, where
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
-
-def choice(ctx: Propagation, node: Node) -> None:
+def choice(ctx: Context, node: Node) -> None:
     """condition, then, else -> result, as large as the branch that is taken."""
     _, first, second = node.inputs
     if ctx.shape(first) != ctx.shape(second):
@@ -28,7 +24,7 @@ def choice(ctx: Propagation, node: Node) -> None:
         where(ctx, node)
 
 
-def state(ctx: Propagation, node: Node) -> None:
+def state(ctx: Context, node: Node) -> None:
     """Initial value -> value at the start of any iteration; a zero is zero in the first one only."""
     initial, shape = node.inputs[0], ctx.shape(node.outputs[0])
     if not ctx.value(initial).is_float:
@@ -42,7 +38,7 @@ def state(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], labels)
 
 
-def carried(ctx: Propagation, node: Node) -> None:
+def carried(ctx: Context, node: Node) -> None:
     """Value at the start of an iteration, value at its end -> value after the last one."""
     start, end = node.inputs
     if ctx.shape(start) != ctx.shape(end) or not ctx.value(start).is_float:
@@ -51,7 +47,7 @@ def carried(ctx: Propagation, node: Node) -> None:
         ctx.set(node.outputs[0], tied(ctx, node.inputs))
 
 
-def iterate(ctx: Propagation, node: Node) -> None:
+def iterate(ctx: Context, node: Node) -> None:
     """Sequence -> its element in any iteration."""
     labels = ctx.labels(node.inputs[0])
     axis = int(node.attributes["axis"]) % labels.ndim
@@ -59,7 +55,7 @@ def iterate(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], np.squeeze(labels, axis))
 
 
-def stack(ctx: Propagation, node: Node) -> None:
+def stack(ctx: Context, node: Node) -> None:
     """Element in any iteration -> all of them along a new axis."""
     axis = int(node.attributes["axis"]) % ctx.rank(node.outputs[0])
     ctx.set(node.outputs[0], np.expand_dims(ctx.labels(node.inputs[0]), axis))

@@ -6,32 +6,28 @@ An input that is a weight itself scales by s.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.scales.constraints import Term
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, PINNED, Labels
 from graphnorm.scales.registry import Rule
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
-
-def conv(ctx: Propagation, node: Node) -> None:
+def conv(ctx: Context, node: Node) -> None:
     """W: (out_channels, in_channels / groups, *kernel)."""
     groups = int(node.attributes.get("group", 1))
     _convolve(ctx, node, ctx.shape(node.inputs[1])[0], groups, transposed=False)
 
 
-def conv_transpose(ctx: Propagation, node: Node) -> None:
+def conv_transpose(ctx: Context, node: Node) -> None:
     """W: (in_channels, out_channels / groups, *kernel)."""
     groups = int(node.attributes.get("group", 1))
     _convolve(ctx, node, ctx.shape(node.inputs[1])[1] * groups, groups, transposed=True)
 
 
-def deform_conv(ctx: Propagation, node: Node) -> None:
+def deform_conv(ctx: Context, node: Node) -> None:
     """Operands X, W, offset, bias, mask: offsets and mask are pinned."""
     for index in (2, 4):
         if name := ctx.operand(node, index):
@@ -40,7 +36,7 @@ def deform_conv(ctx: Propagation, node: Node) -> None:
     _convolve(ctx, node, ctx.shape(node.inputs[1])[0], groups, transposed=False, bias_at=3)
 
 
-def causal_conv(ctx: Propagation, node: Node) -> None:
+def causal_conv(ctx: Context, node: Node) -> None:
     """Depthwise, W: (channels, 1, kernel); the state holds earlier inputs."""
     data, past = node.inputs[0], ctx.operand(node, 3)
     channels = ctx.shape(data)[1]
@@ -55,7 +51,7 @@ def causal_conv(ctx: Propagation, node: Node) -> None:
 
 
 def _convolve(
-    ctx: Propagation, node: Node, channels: int, groups: int, transposed: bool, bias_at: int = 2
+    ctx: Context, node: Node, channels: int, groups: int, transposed: bool, bias_at: int = 2
 ) -> Labels:
     """Label the result's channels; returns the labels of the input's, (1, channels, 1, ..)."""
     data, weight = node.inputs[:2]
@@ -87,7 +83,7 @@ def _convolve(
     return labels
 
 
-def _convolved(ctx: Propagation, data: str) -> Labels:
+def _convolved(ctx: Context, data: str) -> Labels:
     """One scale per channel, (1, channels, 1, ..); a weight may have any (its kernel is computed)."""
     rank = ctx.rank(data)
     if ctx.is_weight(data):
@@ -98,7 +94,7 @@ def _convolved(ctx: Propagation, data: str) -> Labels:
     return np.where(labels == FREE, PINNED, labels)
 
 
-def _kernel(ctx: Propagation, weight: str, terms: list[Term]) -> None:
+def _kernel(ctx: Context, weight: str, terms: list[Term]) -> None:
     if ctx.is_data(weight):  # computed from the input
         labels = ctx.uniform(ctx.labels(weight), range(2, ctx.rank(weight)), "kernel computed from the input")
         ctx.equation([*terms, (-1.0, np.where(labels == FREE, PINNED, labels))])

@@ -15,7 +15,7 @@ from graphnorm.scales.rules.contraction import contract, sum_of_products
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graphnorm.scales.propagate import Propagation
+    from graphnorm.scales.context import Context
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -37,7 +37,7 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
     return parts, out.replace("...", dots)
 
 
-def einsum(ctx: Propagation, node: Node) -> None:
+def einsum(ctx: Context, node: Node) -> None:
     """Two operands contract as a matrix product does; a weight among more of them gets labels of its own."""
     parsed = parse(node.text("equation"), [ctx.rank(name) for name in node.inputs])
     if parsed is None:
@@ -54,7 +54,7 @@ def einsum(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], labels)
 
 
-def _broadcasts(ctx: Propagation, node: Node, terms: Sequence[str]) -> bool:
+def _broadcasts(ctx: Context, node: Node, terms: Sequence[str]) -> bool:
     """Whether a letter means axes of different sizes (1 and n)."""
     sizes: dict[str, int] = {}
     for name, term in zip(node.inputs, terms, strict=True):

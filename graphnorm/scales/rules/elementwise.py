@@ -8,30 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphnorm.ir import FLOAT_TYPES, Node, float_format
-from graphnorm.scales.demands import fit
+from graphnorm.scales.backward import fit
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, PINNED, Labels, align, overlay, pinned, squeeze_constant_axes
 from graphnorm.scales.registry import Apply, Rule
-
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
 
 def degree(k: Fraction) -> Apply:
     """Homogeneous of degree k in operand 0: the scale comes out k times."""
 
-    def apply(ctx: Propagation, node: Node) -> None:
+    def apply(ctx: Context, node: Node) -> None:
         ctx.set(node.outputs[0], scaled(ctx, ctx.labels(node.inputs[0]), k))
 
     return apply
 
 
-def scaled(ctx: Propagation, labels: Labels, k: Fraction) -> Labels:
+def scaled(ctx: Context, labels: Labels, k: Fraction) -> Labels:
     """Labels of k times a log-scale."""
     if k == 1:
         return labels
@@ -42,12 +40,12 @@ def scaled(ctx: Propagation, labels: Labels, k: Fraction) -> Labels:
     return np.where(labels == FREE, FREE, out)
 
 
-def fixed(ctx: Propagation, node: Node) -> None:
+def fixed(ctx: Context, node: Node) -> None:
     """Pinned in, unchanged out."""
     ctx.pin_node(node)
 
 
-def cast(ctx: Propagation, node: Node) -> None:
+def cast(ctx: Context, node: Node) -> None:
     """Between float types the scale passes; to truth values it is lost; to integers the value must stay."""
     for name in node.inputs[1:]:
         ctx.asked(name)  # CastLike reads its type only
@@ -59,7 +57,7 @@ def cast(ctx: Propagation, node: Node) -> None:
         ctx.pin_node(node)
 
 
-def tied(ctx: Propagation, names: Sequence[str]) -> Labels:
+def tied(ctx: Context, names: Sequence[str]) -> Labels:
     """Labels common to all operands of a sum, maximum or choice; weights follow as biases."""
     parts = [ctx.labels(name) for name in names if not ctx.is_weight(name)]
     rank = max(ctx.rank(name) for name in names)
@@ -77,7 +75,7 @@ def tied(ctx: Propagation, names: Sequence[str]) -> Labels:
     return common
 
 
-def _cover(common: Labels, ctx: Propagation, name: str, rank: int) -> Labels:
+def _cover(common: Labels, ctx: Context, name: str, rank: int) -> Labels:
     """A sum with a known zero takes the weight's scale: give those entries labels of their own."""
     if not (common == FREE).any():
         return common
@@ -85,28 +83,28 @@ def _cover(common: Labels, ctx: Propagation, name: str, rank: int) -> Labels:
     return np.where(common == FREE, ctx.fresh(shape, f"entries of {name}"), common)
 
 
-def sum_like(ctx: Propagation, node: Node) -> None:
+def sum_like(ctx: Context, node: Node) -> None:
     ctx.set(node.outputs[0], tied(ctx, [name for name in node.inputs if name]))
 
 
-def compare(ctx: Propagation, node: Node) -> None:
+def compare(ctx: Context, node: Node) -> None:
     """An order a < b doesn't change when both are scaled alike; 0 may stand on either side."""
     tied(ctx, [name for name in node.inputs if name])
     ctx.set_pinned(node)
 
 
-def sign(ctx: Propagation, node: Node) -> None:
+def sign(ctx: Context, node: Node) -> None:
     ctx.asked(node.inputs[0])
     ctx.set_pinned(node)
 
 
-def choose_second(ctx: Propagation, node: Node) -> None:
+def choose_second(ctx: Context, node: Node) -> None:
     """SwiGLU: the gate saturates, the other factor passes its scale."""
     ctx.pin_value(node.inputs[0], "gate")
     ctx.set(node.outputs[0], ctx.labels(node.inputs[1]))
 
 
-def where(ctx: Propagation, node: Node) -> None:
+def where(ctx: Context, node: Node) -> None:
     """With a known condition each entry carries the scale of the branch that it takes."""
     condition, first, second = node.inputs
     chosen = ctx.constant(condition)
@@ -121,15 +119,15 @@ def where(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], align(tied(ctx, node.inputs[1:]), rank))
 
 
-def multiply(ctx: Propagation, node: Node) -> None:
+def multiply(ctx: Context, node: Node) -> None:
     ctx.set(node.outputs[0], _product(ctx, node, 1.0))
 
 
-def divide(ctx: Propagation, node: Node) -> None:
+def divide(ctx: Context, node: Node) -> None:
     ctx.set(node.outputs[0], _product(ctx, node, -1.0))
 
 
-def _product(ctx: Propagation, node: Node, second_sign: float) -> Labels:
+def _product(ctx: Context, node: Node, second_sign: float) -> Labels:
     (first, second), rank = node.inputs, ctx.rank(node.outputs[0])
     signs = {first: 1.0, second: second_sign}
     if first == second:
@@ -148,7 +146,7 @@ def _product(ctx: Propagation, node: Node, second_sign: float) -> Labels:
     return np.where((a == FREE) | (b == FREE), FREE, out)
 
 
-def _times_weight(ctx: Propagation, weight: str, sign_w: float, x: Labels, sign_x: float) -> Labels:
+def _times_weight(ctx: Context, weight: str, sign_w: float, x: Labels, sign_x: float) -> Labels:
     """With out = sign_x x + sign_w w free, the weight takes the difference."""
     shape = (1,) * (x.ndim - ctx.rank(weight)) + ctx.shape(weight)
     if (x == FREE).all() and sign_w > 0:  # zero times anything
@@ -166,13 +164,13 @@ def _times_weight(ctx: Propagation, weight: str, sign_w: float, x: Labels, sign_
     return out
 
 
-def exponent(ctx: Propagation, name: str) -> Fraction | None:
+def exponent(ctx: Context, name: str) -> Fraction | None:
     """A known exponent, the same everywhere, if it is a simple fraction."""
     found = exponents(ctx, name)
     return next(iter(found)) if found is not None and len(found) == 1 else None
 
 
-def exponents(ctx: Propagation, name: str) -> dict[Fraction, npt.NDArray[np.bool_]] | None:
+def exponents(ctx: Context, name: str) -> dict[Fraction, npt.NDArray[np.bool_]] | None:
     """Known exponents, all of them simple fractions, and where each of them stands."""
     data = None if ctx.value(name).dynamic else ctx.held(name)
     if data is None or data.size == 0:
@@ -197,7 +195,7 @@ def _fraction(number: float, dtype: np.dtype[Any]) -> Fraction | None:
     return k if abs(float(k) - number) <= rounding * abs(float(k)) else None
 
 
-def power(ctx: Propagation, node: Node) -> None:
+def power(ctx: Context, node: Node) -> None:
     """Each entry's scale comes out as often as its exponent says."""
     found, rank = exponents(ctx, node.inputs[1]), ctx.rank(node.outputs[0])
     if found is None or not ctx.is_data(node.inputs[0]):
@@ -219,7 +217,7 @@ def power(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], squeeze_constant_axes(out))
 
 
-def clip(ctx: Propagation, node: Node) -> None:
+def clip(ctx: Context, node: Node) -> None:
     """Homogeneous while its bounds are 0 or infinite; any other bound, however large, pins what it cuts."""
     bounds = [ctx.static(node, name, index) for name, index in (("min", 1), ("max", 2))]
     unknown = any(ctx.is_dynamic_argument(node, index) for index in (1, 2))
@@ -230,7 +228,7 @@ def clip(ctx: Propagation, node: Node) -> None:
         ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 
 
-def prelu(ctx: Propagation, node: Node) -> None:
+def prelu(ctx: Context, node: Node) -> None:
     """The slope has no scale of its own."""
     ctx.pin_value(node.inputs[1], "slope of a piecewise linear unit")
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))

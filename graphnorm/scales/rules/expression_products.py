@@ -7,26 +7,24 @@ and the larger one the rest of the demanded scale.
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
+from graphnorm.scales.backward import Handler, demand, fit, handler
 from graphnorm.scales.constraints import Term
-from graphnorm.scales.demands import Handler, Step, demand, fit, handler
+from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Step
 from graphnorm.scales.rules.elementwise import exponent
 from graphnorm.scales.rules.reduction import DEGREES, axes_of
-
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
 Terms = tuple[Term, ...]
 Path = tuple[Step, ...]
 
 
 @handler("Mul", "Div")
-def product(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def product(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     first, second = node.inputs
     shape, sign = ctx.shape(name), 1.0 if node.op == "Mul" else -1.0
     if first == second:
@@ -54,7 +52,7 @@ def product(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pa
 
 
 @handler("Pow")
-def power(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def power(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     k = exponent(ctx, node.inputs[1])
     if not k or ctx.is_constant(node.inputs[0]) or ctx.shape(node.inputs[0]) != ctx.shape(name):
         return False
@@ -63,7 +61,7 @@ def power(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path
 
 
 def _homogeneous(degree: Fraction) -> Handler:
-    def apply(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    def apply(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
         demand(ctx, node.inputs[0], _times(terms, float(1 / degree)), role, path)
         return True
 
@@ -75,7 +73,7 @@ handler("Reciprocal")(_homogeneous(Fraction(-1)))
 
 
 @handler(*DEGREES)
-def reduced(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def reduced(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     """All entries that are reduced into one share its scale."""
     source = node.inputs[0]
     rank = ctx.rank(source)
@@ -90,7 +88,7 @@ def reduced(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pa
 
 
 @handler("BatchNormalization")
-def standardised(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def standardised(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     """Weight standardisation: normalised rows keep their values, a gain takes the scale."""
     data, gain, bias = (*node.inputs, "", "")[:3]
     if path or name != node.outputs[0] or not node.attributes.get("training_mode", 0):

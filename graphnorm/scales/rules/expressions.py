@@ -6,25 +6,23 @@ to this value; while it is empty the terms describe the whole value.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from graphnorm.ir import Array, Node
 from graphnorm.scales import labels as lb
+from graphnorm.scales.backward import demand, fit, handler
 from graphnorm.scales.constraints import Term
-from graphnorm.scales.demands import Step, demand, fit, handler
+from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Step
+from graphnorm.scales.forward import is_plain
 from graphnorm.scales.rules.movement import MOVES, permutation
-
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
 Terms = tuple[Term, ...]
 Path = tuple[Step, ...]
 
 
 @handler("Identity", "Cast", "CastLike", "Neg", "Abs", "Relu", "Dropout", "Trilu")
-def homogeneous(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def homogeneous(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     if name != node.outputs[0] or not ctx.value(name).is_float:
         return False
     demand(ctx, node.inputs[0], terms, role, path)
@@ -32,7 +30,7 @@ def homogeneous(ctx: Propagation, node: Node, name: str, terms: Terms, role: str
 
 
 @handler("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def invertible(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def invertible(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     source = node.inputs[0]
     if path:
         demand(ctx, source, terms, role, (_step(ctx, node, 0), *path))
@@ -52,7 +50,7 @@ def invertible(ctx: Propagation, node: Node, name: str, terms: Terms, role: str,
 
 
 @handler("Slice", "Split", "Gather")
-def region(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def region(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     if node.op == "Gather" and not ctx.is_weight(node.inputs[0]):
         return False
     if MOVES[node.op](ctx, node, lb.pinned(ctx.rank(node.inputs[0]))) is None:
@@ -63,7 +61,7 @@ def region(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pat
 
 
 @handler("Expand")
-def expand(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def expand(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     if path:
         return False
     demand(ctx, node.inputs[0], fit(ctx, terms, ctx.shape(node.inputs[0])), role)
@@ -71,7 +69,7 @@ def expand(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pat
 
 
 @handler("Tile")
-def tile(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def tile(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     source, result = ctx.shape(node.inputs[0]), ctx.shape(name)
     if path or any(n not in (1, m) for n, m in zip(source, result, strict=True)):
         return False
@@ -80,7 +78,7 @@ def tile(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path:
 
 
 @handler("Add", "Sub", "Sum")
-def total(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def total(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     shape = ctx.shape(name)
     if path and any(ctx.shape(operand) != shape for operand in node.inputs):
         return False
@@ -90,20 +88,20 @@ def total(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path
     return True
 
 
-def is_offset(ctx: Propagation, node: Node, operand: str) -> bool:
+def is_offset(ctx: Context, node: Node, operand: str) -> bool:
     """Whether a plain weight is broadcast onto what other weights compute: the bias of a layer of weights."""
-    full, plain = lb.size(ctx.shape(node.outputs[0])), ctx.expressions.is_plain
-    if lb.size(ctx.shape(operand)) == full or not plain(operand):
+    full = lb.size(ctx.shape(node.outputs[0]))
+    if lb.size(ctx.shape(operand)) == full or not is_plain(ctx, operand):
         return False
     return any(
-        lb.size(ctx.shape(other)) == full and not plain(other)
+        lb.size(ctx.shape(other)) == full and not is_plain(ctx, other)
         for other in node.inputs
         if ctx.depends_on_weights(other)
     )
 
 
 @handler("Concat")
-def concat(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def concat(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     if path:
         return False
     axis = int(node.attributes.get("axis", 0)) % ctx.rank(name)
@@ -119,7 +117,7 @@ def concat(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pat
 
 
 @handler("MatMul")
-def product(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def product(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
     """A low-rank product B A (LoRA): B[o, r] scales by out[o] - k[r], A[r, i] by k[r] + in[i]."""
     left, right = node.inputs
     if path or ctx.rank(left) != 2 or ctx.rank(right) != 2:
@@ -136,7 +134,7 @@ def product(ctx: Propagation, node: Node, name: str, terms: Terms, role: str, pa
     return True
 
 
-def _step(ctx: Propagation, node: Node, output: int) -> Step:
+def _step(ctx: Context, node: Node, output: int) -> Step:
     source, rank = node.inputs[0], ctx.rank(node.inputs[0])
     cut: tuple[int, ...] = ()
     if node.op == "Gather":

@@ -7,24 +7,21 @@ indexed axes may be read or written, so these need one scale.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, Labels
 from graphnorm.scales.registry import Rule
-
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
 Index = npt.NDArray[np.int64]
 _RUN_TIME = "indexed with positions known only at run time"
 
 
-def _known(ctx: Propagation, name: str) -> Index | None:
+def _known(ctx: Context, name: str) -> Index | None:
     data = ctx.constant(name)
     return None if data is None or ctx.value(name).dynamic else data.astype(np.int64)
 
@@ -35,7 +32,7 @@ def _full(labels: Labels, shape: Sequence[int], axes: Sequence[int]) -> Labels:
     return np.broadcast_to(labels, target)
 
 
-def gather_elements(ctx: Propagation, node: Node) -> None:
+def gather_elements(ctx: Context, node: Node) -> None:
     data, index = node.inputs
     labels, shape = ctx.labels(data, "weight"), ctx.shape(data)
     axis = int(node.attributes.get("axis", 0)) % labels.ndim
@@ -53,7 +50,7 @@ def gather_elements(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], lb.squeeze_constant_axes(moved))
 
 
-def gather_nd(ctx: Propagation, node: Node) -> None:
+def gather_nd(ctx: Context, node: Node) -> None:
     data, index = node.inputs
     labels, shape = ctx.labels(data, "weight"), ctx.shape(data)
     batch = int(node.attributes.get("batch_dims", 0))
@@ -70,7 +67,7 @@ def gather_nd(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], labels.reshape(*labels.shape[:batch], *middle, *labels.shape[batch + depth :]))
 
 
-def scatter_elements(ctx: Propagation, node: Node) -> None:
+def scatter_elements(ctx: Context, node: Node) -> None:
     data, index, updates = node.inputs
     rank = ctx.rank(data)
     axis = int(node.attributes.get("axis", 0)) % rank
@@ -86,7 +83,7 @@ def scatter_elements(ctx: Propagation, node: Node) -> None:
     _write(ctx, node, updates, old, new, [i for i in range(rank) if i != axis and sizes[i] != shape[i]])
 
 
-def scatter_nd(ctx: Propagation, node: Node) -> None:
+def scatter_nd(ctx: Context, node: Node) -> None:
     data, index, updates = node.inputs
     rank, sizes = ctx.rank(data), ctx.shape(index)
     depth, positions, shape = sizes[-1], _known(ctx, index), ctx.shape(data)
@@ -104,19 +101,19 @@ def scatter_nd(ctx: Propagation, node: Node) -> None:
     _write(ctx, node, updates, old, row)
 
 
-def tensor_scatter(ctx: Propagation, node: Node) -> None:
+def tensor_scatter(ctx: Context, node: Node) -> None:
     """A cache that is written along one axis."""
     axis = int(node.attributes.get("axis", -2)) % ctx.rank(node.inputs[0])
     old, new = (_writable(ctx, name, [axis]) for name in node.inputs[:2])
     _write(ctx, node, node.inputs[1], old, new)
 
 
-def _writable(ctx: Propagation, name: str, axes: Sequence[int]) -> Labels:
+def _writable(ctx: Context, name: str, axes: Sequence[int]) -> Labels:
     return ctx.uniform(ctx.labels(name), axes, _RUN_TIME)
 
 
 def _write(
-    ctx: Propagation, node: Node, updates: str, old: Labels, new: Labels, partial: Sequence[int] = ()
+    ctx: Context, node: Node, updates: str, old: Labels, new: Labels, partial: Sequence[int] = ()
 ) -> None:
     """Write entries at unknown places: what is written shares the scale of what is there.
 
@@ -138,7 +135,7 @@ def _write(
     ctx.set(node.outputs[0], whole)
 
 
-def _scatter(ctx: Propagation, node: Node, target: Index, axes: Sequence[int]) -> None:
+def _scatter(ctx: Context, node: Node, target: Index, axes: Sequence[int]) -> None:
     """Write at known flat positions: a written entry carries the scale of what was written."""
     data, updates = node.inputs[0], node.inputs[-1]
     shape = ctx.shape(data)
@@ -163,7 +160,7 @@ def _scatter(ctx: Propagation, node: Node, target: Index, axes: Sequence[int]) -
     ctx.set(node.outputs[0], lb.squeeze_constant_axes(result.reshape(shape)))
 
 
-def compress(ctx: Propagation, node: Node) -> None:
+def compress(ctx: Context, node: Node) -> None:
     """Entries chosen by a mask, along an axis or of the flattened tensor."""
     labels = ctx.labels(node.inputs[0])
     if "axis" not in node.attributes:
@@ -177,7 +174,7 @@ def compress(ctx: Propagation, node: Node) -> None:
         ctx.set(node.outputs[0], lb.take(labels, np.flatnonzero(mask), axis))
 
 
-def reverse_sequence(ctx: Propagation, node: Node) -> None:
+def reverse_sequence(ctx: Context, node: Node) -> None:
     axis = int(node.attributes.get("time_axis", 0))
     ctx.set(node.outputs[0], ctx.uniform(ctx.labels(node.inputs[0]), [axis], _RUN_TIME))
 

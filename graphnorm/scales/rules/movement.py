@@ -6,28 +6,22 @@ attention heads, windows and fused projections need no reasoning of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
+from graphnorm.scales.context import Context, Move
 from graphnorm.scales.labels import FREE, PINNED, Labels
 from graphnorm.scales.registry import Rule
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
-Move = Callable[["Propagation", Node, Labels], "list[Labels] | None"]
-"""Labels of operand 0 -> labels of each result; None if an argument isn't known."""
-
-
-def reshape(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
+def reshape(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
     return [lb.reshape(labels, ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0]))]
 
 
-def transpose(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
+def transpose(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
     return [labels.transpose(permutation(node, labels.ndim))]
 
 
@@ -37,14 +31,14 @@ def permutation(node: Node, rank: int) -> tuple[int, ...]:
     return tuple(int(axis) for axis in perm) if perm is not None else tuple(reversed(range(rank)))
 
 
-def gather(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
+def gather(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
     index = ctx.constant(node.inputs[1])
     if index is None or ctx.value(node.inputs[1]).dynamic:
         return None
     return [lb.take(labels, index.astype(np.int64), int(node.attributes.get("axis", 0)) % labels.ndim)]
 
 
-def slice_(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
+def slice_(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
     starts, ends = ctx.static(node, "starts", 1), ctx.static(node, "ends", 2)
     if starts is None or ends is None or any(ctx.is_dynamic_argument(node, i) for i in (3, 4)):
         return None
@@ -59,7 +53,7 @@ def slice_(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
     return [lb.slices(labels, region)]
 
 
-def split(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
+def split(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
     if ctx.is_dynamic_argument(node, 1):  # the pieces' shapes are the example's
         return None
     axis = int(node.attributes.get("axis", 0)) % labels.ndim
@@ -74,11 +68,11 @@ def split(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
     return parts
 
 
-def expand(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
+def expand(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
     return [lb.align(labels, ctx.rank(node.outputs[0]))]
 
 
-def tile(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
+def tile(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
     repeats = ctx.static(node, "repeats", 1)
     if repeats is None:
         return None
@@ -86,7 +80,7 @@ def tile(ctx: Propagation, node: Node, labels: Labels) -> list[Labels] | None:
     return [np.tile(labels, counts)]
 
 
-def depth_to_space(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
+def depth_to_space(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
     n, c, h, w = ctx.shape(node.inputs[0])
     b = int(node.attributes["blocksize"])
     if node.text("mode", "DCR") == "CRD":
@@ -97,7 +91,7 @@ def depth_to_space(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]
     return [lb.reshape(moved, tuple(shape[axis] for axis in perm), ctx.shape(node.outputs[0]))]
 
 
-def space_to_depth(ctx: Propagation, node: Node, labels: Labels) -> list[Labels]:
+def space_to_depth(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
     n, c, h, w = ctx.shape(node.inputs[0])
     b = int(node.attributes["blocksize"])
     shape, perm = (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4)
@@ -121,7 +115,7 @@ MOVES: dict[str, Move] = {
 }
 
 
-def apply_move(ctx: Propagation, node: Node) -> None:
+def apply_move(ctx: Context, node: Node) -> None:
     """Move the labels of operand 0; where an argument isn't known, they must all be equal."""
     source = node.inputs[0]
     if node.op == "Gather" and ctx.is_weight(source):
@@ -148,7 +142,7 @@ def apply_move(ctx: Propagation, node: Node) -> None:
         ctx.set(name, part)
 
 
-def embedding(ctx: Propagation, node: Node) -> None:
+def embedding(ctx: Context, node: Node) -> None:
     """Rows of a weight picked at run time: any row may be read, so only the other axes are free."""
     shape = ctx.shape(node.inputs[0])
     axis = int(node.attributes.get("axis", 0)) % len(shape)
@@ -158,13 +152,13 @@ def embedding(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], lb.take(out, np.zeros((1,) * rank, dtype=np.int64), axis))
 
 
-def only_shape(ctx: Propagation, node: Node) -> None:
+def only_shape(ctx: Context, node: Node) -> None:
     """Only the operand's shape reaches the result."""
     ctx.asked(node.inputs[0])
     ctx.set_pinned(node)
 
 
-def concat(ctx: Propagation, node: Node) -> None:
+def concat(ctx: Context, node: Node) -> None:
     """Concatenate labels; a block of zeros constrains nothing."""
     operands = [name for name in node.inputs if name]
     axis = int(node.attributes.get("axis", 0)) % ctx.rank(node.outputs[0])
@@ -176,7 +170,7 @@ def concat(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], whole)
 
 
-def _tied_along(ctx: Propagation, parts: Sequence[Labels], axis: int) -> Labels:
+def _tied_along(ctx: Context, parts: Sequence[Labels], axis: int) -> Labels:
     parts = [ctx.uniform(part, [axis], "axis of variable size") for part in parts]
     whole = parts[0]
     for part in parts[1:]:
@@ -185,7 +179,7 @@ def _tied_along(ctx: Propagation, parts: Sequence[Labels], axis: int) -> Labels:
     return whole
 
 
-def pad(ctx: Propagation, node: Node) -> None:
+def pad(ctx: Context, node: Node) -> None:
     """Zero padding adds entries that any scale suits; other constants pin theirs; reflection mixes."""
     source = node.inputs[0]
     labels = ctx.labels(source)
@@ -217,7 +211,7 @@ def pad(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], labels)
 
 
-def _pad_value(ctx: Propagation, node: Node) -> float | None:
+def _pad_value(ctx: Context, node: Node) -> float | None:
     if "value" in node.attributes:
         return float(node.attributes["value"])
     if not ctx.operand(node, 2):

@@ -8,20 +8,17 @@ scale u, gamma scales by u - s, the running mean by s, beta by u; the running va
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphnorm.ir import BEFORE, Node
-from graphnorm.scales.demands import fit
+from graphnorm.scales.backward import fit
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
-
-def batch_norm(ctx: Propagation, node: Node) -> None:
+def batch_norm(ctx: Context, node: Node) -> None:
     data, gain, bias, mean, var = (node.inputs + ("",) * 5)[:5]
     rank = ctx.rank(data)
     training = bool(node.attributes.get("training_mode", 0)) or BEFORE in node.attributes
@@ -55,13 +52,13 @@ def batch_norm(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], u.reshape(1, -1, *kernel))
 
 
-def _through_norm(ctx: Propagation, name: str, axes: Sequence[int]) -> Labels:
+def _through_norm(ctx: Context, name: str, axes: Sequence[int]) -> Labels:
     labels = ctx.labels(name)
     labels = ctx.uniform(labels, axes, "normalised together")
     return np.where(labels == FREE, PINNED, labels)
 
 
-def layer_norm(ctx: Propagation, node: Node) -> None:
+def layer_norm(ctx: Context, node: Node) -> None:
     rank = ctx.rank(node.inputs[0])
     if not rank:
         ctx.pin_node(node, "normalisation of a number")
@@ -70,14 +67,14 @@ def layer_norm(ctx: Propagation, node: Node) -> None:
     _normalise(ctx, node, list(range(axis, rank)))
 
 
-def channel_norm(ctx: Propagation, node: Node) -> None:
+def channel_norm(ctx: Context, node: Node) -> None:
     """Group and Instance norms: gain and bias of one entry per channel (or per group, opset 18)."""
     channels = ctx.shape(node.inputs[0])[1]
     groups = int(node.attributes["num_groups"]) if node.op == "GroupNormalization" else channels
     _normalise(ctx, node, list(range(2, ctx.rank(node.inputs[0]))), groups)
 
 
-def _normalise(ctx: Propagation, node: Node, axes: list[int], groups: int = 0) -> None:
+def _normalise(ctx: Context, node: Node, axes: list[int], groups: int = 0) -> None:
     """Normalise over `axes`, and over the channels of each of `groups` groups."""
     channelwise = groups > 0
     data, gain, bias = (node.inputs + ("",) * 3)[:3]
@@ -111,7 +108,7 @@ def _normalise(ctx: Propagation, node: Node, axes: list[int], groups: int = 0) -
     ctx.set(node.outputs[0], out)
 
 
-def lp_norm(ctx: Propagation, node: Node) -> None:
+def lp_norm(ctx: Context, node: Node) -> None:
     """Dividing by |x|_p along an axis has no epsilon: a scale shared along the axis is lost."""
     labels = ctx.labels(node.inputs[0])
     ctx.uniform(labels, [int(node.attributes.get("axis", -1)) % labels.ndim])

@@ -5,31 +5,27 @@ An RNN with a homogeneous activation lets every hidden unit scale: h = relu(W x 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, PINNED, Labels
 from graphnorm.scales.registry import Rule
-
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
 _HOMOGENEOUS = ("relu", "leakyrelu")
 
 
-def rnn(ctx: Propagation, node: Node) -> None:
+def rnn(ctx: Context, node: Node) -> None:
     """W: (directions, H, I), R: (directions, H, H), B: (directions, 2 H)."""
     _recurrent(ctx, node, _units(ctx, node))
 
 
-def gated(ctx: Propagation, node: Node) -> None:
+def gated(ctx: Context, node: Node) -> None:
     """W: (directions, gates * H, I); recurrent matrix, biases, peepholes and states are pinned."""
     _recurrent(ctx, node, None)
 
 
-def lstm_projected(ctx: Propagation, node: Node) -> None:
+def lstm_projected(ctx: Context, node: Node) -> None:
     """LSTM with projections, h = P (o * tanh c): the projected units scale.
 
     P: (directions, projected, H) and R follow.
@@ -54,7 +50,7 @@ def lstm_projected(ctx: Propagation, node: Node) -> None:
         ctx.set(name, result)
 
 
-def _units(ctx: Propagation, node: Node) -> Labels | None:
+def _units(ctx: Context, node: Node) -> Labels | None:
     """A label per hidden unit of each direction, (directions, H), if one of them has freedom."""
     directions, hidden, _ = ctx.shape(node.inputs[1])
     given = node.attributes.get("activations") or ["Tanh"] * directions
@@ -66,7 +62,7 @@ def _units(ctx: Propagation, node: Node) -> Labels | None:
     return np.where(np.array(free)[:, None], units, PINNED)
 
 
-def _recurrent(ctx: Propagation, node: Node, units: Labels | None) -> None:
+def _recurrent(ctx: Context, node: Node, units: Labels | None) -> None:
     x, weight, recurrent, bias, lengths, initial = (*node.inputs, *("",) * 6)[:6]
     if not ctx.is_data(x) or any(ctx.is_data(name) for name in (weight, recurrent, bias)):
         ctx.pin_node(node, "recurrent layer with computed weights")
@@ -93,7 +89,7 @@ def _recurrent(ctx: Propagation, node: Node, units: Labels | None) -> None:
         ctx.set(name, result)
 
 
-def _start(ctx: Propagation, initial: str, state: Labels) -> None:
+def _start(ctx: Context, initial: str, state: Labels) -> None:
     if initial and ctx.is_weight(initial):
         ctx.demand(initial, [(1.0, state)], "bias")
     elif initial:

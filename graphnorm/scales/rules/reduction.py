@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, PINNED, Labels, axis_of, pinned
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules.elementwise import scaled
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
-
-def pool(ctx: Propagation, node: Node) -> None:
+def pool(ctx: Context, node: Node) -> None:
     """All axes after batch and channel are mixed (an adaptive pool says how many by `kernel_rank`)."""
     labels = ctx.labels(node.inputs[0])
     spatial = int(node.attributes.get("kernel_rank", labels.ndim - 2))
@@ -36,7 +33,7 @@ DEGREES = {
 }  # fmt: skip
 
 
-def reduce(ctx: Propagation, node: Node) -> None:
+def reduce(ctx: Context, node: Node) -> None:
     labels = ctx.labels(node.inputs[0])
     axes = axes_of(ctx, node, labels.ndim)
     if axes is None:
@@ -46,7 +43,7 @@ def reduce(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], _without(labels, node, axes))
 
 
-def segment_reduce(ctx: Propagation, node: Node) -> None:
+def segment_reduce(ctx: Context, node: Node) -> None:
     """Pieces of an axis reduced; a number that each begins with must be the reduction's own."""
     kind, initial = node.text("reduce"), node.attributes.get("initial")
     begins = initial is not None and not (kind == "sum" and initial == 0)
@@ -64,7 +61,7 @@ def _without(labels: Labels, node: Node, axes: Sequence[int]) -> Labels:
     return labels.reshape([n for axis, n in enumerate(labels.shape) if axis not in axes])
 
 
-def axes_of(ctx: Propagation, node: Node, rank: int) -> list[int] | None:
+def axes_of(ctx: Context, node: Node, rank: int) -> list[int] | None:
     """The axes that a reduction reduces; None if they aren't known."""
     if ctx.is_dynamic_argument(node, 1):
         return None
@@ -74,7 +71,7 @@ def axes_of(ctx: Propagation, node: Node, rank: int) -> list[int] | None:
     return [int(axis) % rank for axis in axes.ravel()] if rank else []
 
 
-def reduce_product(ctx: Propagation, node: Node) -> None:
+def reduce_product(ctx: Context, node: Node) -> None:
     """A product of entries: their scales add, along an axis of known size."""
     labels = ctx.labels(node.inputs[0])
     axes = axes_of(ctx, node, labels.ndim)
@@ -93,7 +90,7 @@ def reduce_product(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], _without(labels, node, axes))
 
 
-def along_axis(ctx: Propagation, node: Node) -> None:
+def along_axis(ctx: Context, node: Node) -> None:
     """Cumulative sums, sorting and selection along one axis; integer results are pinned."""
     labels = ctx.labels(node.inputs[0])
     axis = ctx.static(node, "axis", 1 if node.op == "CumSum" else None)
@@ -110,7 +107,7 @@ def along_axis(ctx: Propagation, node: Node) -> None:
 _DEFAULT_AXIS = {"TopK": -1, "ArgMax": 0, "ArgMin": 0}
 
 
-def cumulative_product(ctx: Propagation, node: Node) -> None:
+def cumulative_product(ctx: Context, node: Node) -> None:
     """y[i] = x[0] .. x[i]: log-scales add up along the axis."""
     labels, name = ctx.labels(node.inputs[0]), node.inputs[0]
     given = ctx.static(node, "axis", 1)
@@ -134,7 +131,7 @@ def cumulative_product(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], np.flip(out, axis) if node.attributes.get("reverse", 0) else out)
 
 
-def hardmax(ctx: Propagation, node: Node) -> None:
+def hardmax(ctx: Context, node: Node) -> None:
     """The place of the largest entry; before opset 13 among all axes from `axis` on, by default 1."""
     labels = ctx.labels(node.inputs[0])
     axis = int(node.attributes.get("axis", min(1, labels.ndim - 1))) % labels.ndim

@@ -6,16 +6,12 @@ rescaling that keeps the dense computation keeps every selection from it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from graphnorm.ir import Node
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Rule
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
-
-def route(ctx: Propagation, node: Node) -> None:
+def route(ctx: Context, node: Node) -> None:
     """Any expert may have made a row, so all have one scale: ``[e, rows.., n] -> [rows.., n]``."""
     dense, key = node.inputs
     ctx.pin_value(key, "chooses the experts")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
+from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, Labels
 from graphnorm.scales.registry import Rule
 
-if TYPE_CHECKING:
-    from graphnorm.scales.propagate import Propagation
 
-
-def resize(ctx: Propagation, node: Node) -> None:
+def resize(ctx: Context, node: Node) -> None:
     """Interpolation is linear; axes whose size stays are untouched."""
     cropped = node.text("coordinate_transformation_mode").endswith("tf_crop_and_resize")
     if cropped and float(node.attributes.get("extrapolation_value", 0.0)) != 0.0:
@@ -33,7 +29,7 @@ def resize(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.uniform(labels, moved))
 
 
-def _resampled(ctx: Propagation, node: Node, rank: int) -> list[int]:
+def _resampled(ctx: Context, node: Node, rank: int) -> list[int]:
     """Axes with a scale that isn't known to be 1."""
     index = 1 if len(node.inputs) < 3 else 2  # Upsample, and Resize of opset 10, have no regions
     scales, name = ctx.static(node, "scales", index), ctx.operand(node, index)
@@ -46,13 +42,13 @@ def _resampled(ctx: Propagation, node: Node, rank: int) -> list[int]:
     return [int(axis) % rank for axis, scale in zip(axes, scales.ravel(), strict=False) if scale != 1]
 
 
-def grid_sample(ctx: Propagation, node: Node) -> None:
+def grid_sample(ctx: Context, node: Node) -> None:
     ctx.pin_value(node.inputs[1], "sampling positions")
     labels = ctx.labels(node.inputs[0], "weight")  # a table, if it is one
     ctx.set(node.outputs[0], ctx.uniform(labels, range(2, labels.ndim)))
 
 
-def regions(ctx: Propagation, node: Node) -> None:
+def regions(ctx: Context, node: Node) -> None:
     """Pooled regions: the sample is chosen at run time, channels stay."""
     for name in node.inputs[1:]:
         ctx.pin_value(name, "regions of interest")
@@ -60,7 +56,7 @@ def regions(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.uniform(labels, [axis for axis in range(labels.ndim) if axis != 1]))
 
 
-def unpool(ctx: Propagation, node: Node) -> None:
+def unpool(ctx: Context, node: Node) -> None:
     """Entries go back to where they were the largest, among zeros.
 
     Places count through all channels and samples: they stay in their channel if a MaxPool made them from
@@ -71,7 +67,7 @@ def unpool(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.uniform(labels, range(first, labels.ndim)))
 
 
-def _is_unpooled(ctx: Propagation, node: Node) -> bool:
+def _is_unpooled(ctx: Context, node: Node) -> bool:
     places, result = node.inputs[1], ctx.value(node.outputs[0])
     pool = ctx.producers.get(places)
     if pool is None or pool.op != "MaxPool" or places != pool.outputs[1]:
@@ -81,7 +77,7 @@ def _is_unpooled(ctx: Propagation, node: Node) -> bool:
     return not varies and source.shape is not None and source.shape[2:] == ctx.shape(node.outputs[0])[2:]
 
 
-def fold(ctx: Propagation, node: Node) -> None:
+def fold(ctx: Context, node: Node) -> None:
     """Columns (batch, channels * block, positions) are summed into an image."""
     labels = ctx.labels(node.inputs[0])
     batch, rows, positions = ctx.shape(node.inputs[0])
@@ -94,7 +90,7 @@ def fold(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], summed.reshape(*summed.shape[:2], *(1,) * (len(shape) - 2)))
 
 
-def spectrum(ctx: Propagation, node: Node) -> None:
+def spectrum(ctx: Context, node: Node) -> None:
     """DFT and STFT are linear; everything but the leading axes is mixed."""
     labels = ctx.labels(node.inputs[0])
     for name in node.inputs[1:]:
@@ -115,7 +111,7 @@ def spectrum(ctx: Propagation, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.uniform(labels, mixed))
 
 
-def center_crop_pad(ctx: Propagation, node: Node) -> None:
+def center_crop_pad(ctx: Context, node: Node) -> None:
     """Cut or pad with zeros around the middle."""
     labels = ctx.labels(node.inputs[0])
     before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])

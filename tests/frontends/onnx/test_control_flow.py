@@ -17,7 +17,7 @@ from graphnorm.frontends.onnx.load import to_model
 from graphnorm.frontends.onnx.read import read_onnx
 from graphnorm.ir import Node
 from graphnorm.rescaling.graph import build
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry
 from tests.support.control_models import (
@@ -253,13 +253,13 @@ def test_a_wrong_weight_in_a_branch_is_found() -> None:
 # Wrong rules
 
 
-def forgets_a_branch(ctx: Propagation, node: Node) -> None:
+def forgets_a_branch(ctx: Context, node: Node) -> None:
     for name in node.inputs:
         ctx.asked(name)
     ctx.set(node.outputs[0], ctx.labels(node.inputs[1]))
 
 
-def forgets_the_end(ctx: Propagation, node: Node) -> None:
+def forgets_the_end(ctx: Context, node: Node) -> None:
     ctx.asked(node.inputs[1])
     ctx.set(node.outputs[0], ctx.labels(node.inputs[0]))
 

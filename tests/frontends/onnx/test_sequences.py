@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import graphnorm
 from graphnorm.api.sources import open_model
 from graphnorm.frontends.onnx import rewriting as onnx_rewriting
+from graphnorm.frontends.onnx.evaluation import Rewriting
 from graphnorm.frontends.onnx.read import read_onnx
 from graphnorm.ir import Array, Graph
 from graphnorm.rescaling.graph import build
@@ -99,10 +100,10 @@ def test_wrong_element_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = onnx_rewriting._RULES
     planted = {**rules, "SplitToSequence": lambda step, state: reverse(rules["SplitToSequence"](step, state))}
 
-    def reverse(found: onnx_rewriting.Rewriting | None) -> onnx_rewriting.Rewriting:
+    def reverse(found: Rewriting | None) -> Rewriting:
         assert found is not None
         assert found.elements is not None
-        return onnx_rewriting.Rewriting(found.steps, found.elements[::-1])
+        return Rewriting(found.steps, found.elements[::-1])
 
     monkeypatch.setattr(onnx_rewriting, "_RULES", planted)
     with pytest.raises(AssertionError):

@@ -20,7 +20,7 @@ from graphnorm.frontends.routing.rows import Dense, View
 from graphnorm.frontends.torch.read import read_torch
 from graphnorm.ir import Node
 from graphnorm.rescaling.graph import RescalingGraph, build
-from graphnorm.scales.propagate import Propagation
+from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Registry, Rule
 from graphnorm.scales.rules import default_registry
 from graphnorm.weights.coefficients import rescale
@@ -171,7 +171,7 @@ def test_number_of_tokens_may_vary() -> None:
 # Planted errors.
 
 
-def untied(ctx: Propagation, node: Node) -> None:
+def untied(ctx: Context, node: Node) -> None:
     """The first expert's scales stand for all."""
     labels = ctx.labels(node.inputs[0])
     ctx.pin_value(node.inputs[1])
