@@ -1,0 +1,62 @@
+"""Rooms, their mutants, and a sample of them that stays when code moves."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.mutate.operators import Mutant, mutants
+
+ROOMS = ("scales", "verification/certificate", "permutation", "alignment", "solver/rounding")
+EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A mutant and the module it is in, by its path from the root."""
+
+    module: str
+    mutant: Mutant
+
+
+def modules(root: Path, rooms: Iterable[str]) -> list[str]:
+    """Python files of rooms: folders or modules under graphnorm/.
+
+    Raises:
+        FileNotFoundError: a room is neither.
+    """
+    found: list[str] = []
+    for room in rooms:
+        place = root / "graphnorm" / room
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+        if not all(path.is_file() for path in files):
+            raise FileNotFoundError(f"no folder and no module graphnorm/{room}")
+        found += [path.relative_to(root).as_posix() for path in files]
+    return found
+
+
+def all_mutants(root: Path, names: Sequence[str]) -> list[Placed]:
+    return [Placed(name, one) for name in names for one in mutants((root / name).read_text("utf-8"))]
+
+
+def sample(found: Iterable[Placed], count: int, seed: int) -> list[Placed]:
+    """The `count` mutants of least hash: a line that is added or moved leaves the others in the sample."""
+
+    def rank(one: Placed) -> str:
+        return hashlib.sha256(f"{seed}|{one.mutant.key}".encode()).hexdigest()
+
+    return sorted(found, key=rank)[:count]
+
+
+def equivalents(path: Path = EQUIVALENT) -> dict[tuple[str, str, str], str]:
+    """Reasons of mutants that no test can notice, by function, line and changed line."""
+    held = tomllib.loads(path.read_text("utf-8")).get("equivalent", []) if path.exists() else []
+    return {(one["function"], one["line"], one["becomes"]): one["reason"] for one in held}
+
+
+def reason(one: Placed, known: Mapping[tuple[str, str, str], str]) -> str:
+    """Why a mutant computes the same; empty if nobody says so."""
+    return known.get((one.mutant.function, one.mutant.line, one.mutant.becomes), "")
