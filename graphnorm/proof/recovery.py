@@ -13,6 +13,12 @@ from graphnorm import ir
 from graphnorm.rescaling.graph import Floats, RescalingGraph
 from graphnorm.scales.labels import align, varying_axes
 
+_EXACT = (
+    1e-14  # relative: below the rounding of all formats but float64, whose last digits a second pass adds
+)
+_TRUST = 0.75  # between 1/2, which lets rounding of coarse formats through, and 1, which is hard to solve
+_STEPS = 5000  # of LSQR: chains of layers take about as many as they are long
+
 
 def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
     """Least-squares label log-scales that turn the graph's weights into `other`.
@@ -56,9 +62,9 @@ def recover(graph: RescalingGraph, other: Mapping[str, ir.Array]) -> Floats:
         for _ in range(2):  # the second time on the residual, for the last digits of float64 weights
             z = (
                 z
-                + scipy.sparse.linalg.lsmr(matrix, wanted - matrix @ z, atol=1e-14, btol=1e-14, maxiter=5000)[
-                    0
-                ]
+                + scipy.sparse.linalg.lsmr(
+                    matrix, wanted - matrix @ z, atol=_EXACT, btol=_EXACT, maxiter=_STEPS
+                )[0]
             )
     return graph.log_scales(z)
 
@@ -72,7 +78,7 @@ def _confidence(weight: ir.Array, finest: float) -> float:
 
     The power 1/2 of f / e would let an error of f through; the power 1 is hard on the solver.
     """
-    return float((finest / _rounding(weight)) ** 0.75)
+    return float((finest / _rounding(weight)) ** _TRUST)
 
 
 def _largest_entries(values: Floats, sides: Iterable[frozenset[int]]) -> np.ndarray:

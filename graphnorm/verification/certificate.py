@@ -21,6 +21,7 @@ from graphnorm.scales.labels import align
 from graphnorm.weights.coefficients import LOG2, coefficient
 from graphnorm.weights.underflow import underflowed
 
+_COUNTING = 1e-6  # of what is admitted: distances are computed in float64, from products that are rounded
 _WHOLE = 1e-6  # distance of a power of two's exponent from an integer
 _ROUNDINGS = 2.0  # half ulps of a slice that may underflow, whatever is admitted elsewhere
 _EQUATION_TOLERANCE = 1e-9  # log-scales are float64; the largest |x| in practice is below 100
@@ -103,7 +104,7 @@ def check_certificate(
                 f"{int(below.sum())} of {old.size} entries, which fall below the normal range of {old.dtype}"
             )
             return Certificate(False, False, distance, f"weight {name!r} loses what counts of {lost}")
-        if pinned or not distance <= slack * (1 + 1e-6):
+        if pinned or not distance <= slack * (1 + _COUNTING):
             return Certificate(
                 False,
                 False,

@@ -20,6 +20,7 @@ from graphnorm import ir
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 _CHUNK = 1 << 18  # entries
+_COUNTING = 1e-6  # of what is admitted: sums over a slice are computed in float64
 
 
 def underflowed(old: ir.Array, new: ir.Array, factors: Sequence[Floats], units: float = 1.0) -> Bools | None:
@@ -45,7 +46,7 @@ def underflowed(old: ir.Array, new: ir.Array, factors: Sequence[Floats], units: 
             size[k][here] += part.sum(axis=others)
     if not axes:
         lost, size = [change.reshape(1)], [part.reshape(1)]
-    half = units * (1 + 1e-6) * ir.float_format(old.dtype).eps / 2
+    half = units * (1 + _COUNTING) * ir.float_format(old.dtype).eps / 2
     bad = [~(one <= half * whole) for one, whole in zip(lost, size, strict=True)]
     if not any(slices.any() for slices in bad):
         return None

@@ -39,7 +39,9 @@ class Copy:
         self.folder = folder.resolve()
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(root, self.folder, symlinks=True, ignore=_LEFT_OUT)
-        compileall.compile_dir(self.folder, quiet=2)
+        for name in ("graphnorm", "passes", "tools"):
+            if not (self.folder / name).is_symlink():
+                compileall.compile_dir(self.folder / name, quiet=2)
         self._log = self.folder.with_name(f"{self.folder.name}.log")
         self._server = subprocess.Popen(
             [sys.executable, str(_SERVER), *(["--bare"] if bare else [])],
@@ -52,11 +54,11 @@ class Copy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.kill()
+        if self._server.stdin is not None:
+            self._server.stdin.close()  # it ends when there is nothing more to read
+        if self._server.stdout is not None:
+            self._server.stdout.close()
         self._server.wait()
-        for stream in (self._server.stdin, self._server.stdout):
-            if stream is not None:
-                stream.close()
 
     def pytest(
         self, arguments: Sequence[str], seconds: float, env: Mapping[str, str] | None = None

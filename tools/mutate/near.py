@@ -10,7 +10,7 @@ import ast
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,14 @@ class Records:
 
     def __post_init__(self) -> None:
         if self.path.exists():
-            self.files = json.loads(self.path.read_text(encoding="utf-8"))
+            held = json.loads(self.path.read_text(encoding="utf-8"))
+            self.files = held["files"]
+            for facts in self._facts():
+                facts["lines"] = [held["lines"][number] for number in facts["lines"]]
         self._index()
+
+    def _facts(self) -> Iterator[dict[str, Any]]:
+        return (facts for held in self.files.values() for facts in held["tests"].values())
 
     def _index(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -74,8 +80,21 @@ class Records:
         return len(tests)
 
     def save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.files), encoding="utf-8")
+        """Write the records; each line's text once."""
+        numbers = {line: i for i, line in enumerate(sorted({k for f in self._facts() for k in f["lines"]}))}
+        files = {
+            name: {
+                "hash": held["hash"],
+                "tests": {
+                    test: {"seconds": facts["seconds"], "lines": [numbers[line] for line in facts["lines"]]}
+                    for test, facts in held["tests"].items()
+                },
+            }
+            for name, held in self.files.items()
+        }
+        text = json.dumps({"lines": list(numbers), "files": files})
+        self.path.with_suffix(".new").write_text(text, encoding="utf-8")
+        self.path.with_suffix(".new").replace(self.path)
         self._index()
 
     def keep(self, known: Iterable[str]) -> None:
@@ -168,11 +187,6 @@ def _functions(node: ast.stmt) -> list[tuple[str, ast.stmt]]:
     if isinstance(node, ast.ClassDef):
         return [(f"{node.name}.{f.name}", f) for f in node.body if isinstance(f, ast.FunctionDef)]
     return []
-
-
-def sizes(records: Mapping[str, Any]) -> tuple[int, int]:
-    """Files and tests that are recorded."""
-    return len(records), sum(len(held["tests"]) for held in records.values())
 
 
 def passed_ids(output: str) -> Sequence[str]:

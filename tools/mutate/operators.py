@@ -281,4 +281,8 @@ def _others(value: object) -> Iterator[str]:
             yield str(value - 1)
     elif isinstance(value, float):
         step = 100.0 if 0 < value < _TINY else 2.0
-        yield from (repr(value * step), repr(value / step)) if value else ("1.0",)
+        yield from (_short(value * step), _short(value / step)) if value else ("1.0",)
+
+
+def _short(value: float) -> str:
+    return repr(float(f"{value:.12g}"))

@@ -46,7 +46,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, None, None]:
     sys.settrace(_enter)
     yield
     sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]  # none
+    threading.settrace(None)
     lines = {line_key(code.co_qualname, linecache.getline(code.co_filename, lineno)) for code, lineno in _HIT}
     _TESTS.setdefault(item.nodeid, {}).update(lines=sorted(lines))
 

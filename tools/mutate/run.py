@@ -160,7 +160,7 @@ class _State:
         return held is None or (again and held["outcome"] not in {KILLED, LATE})
 
     def put(self, verdict: Verdict) -> None:
-        facts = {
+        facts: dict[str, Any] = {
             "key": verdict.placed.mutant.key, "outcome": verdict.outcome, "tests": verdict.tests,
             "by": verdict.by,
         }  # fmt: skip
