@@ -14,11 +14,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 
 from graphnorm.errors import InputError, InvalidGraphError
-
-Array = npt.NDArray[Any]
+from graphnorm.util.typing import Array as Array
 
 FLOAT_TYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 BEFORE = "before_opset"

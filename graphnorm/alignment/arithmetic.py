@@ -15,7 +15,8 @@ from graphnorm.alignment import leaves
 from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.leaves import Leaf
 from graphnorm.alignment.terms import Data, Known, Term
-from graphnorm.alignment.views import Shape, whole
+from graphnorm.alignment.views import whole
+from graphnorm.util.typing import Shape
 
 
 def scale(term: Term, factor: float) -> Term:

@@ -17,9 +17,10 @@ from graphnorm import ir
 from graphnorm.alignment import leaves
 from graphnorm.alignment.leaves import Leaf
 from graphnorm.alignment.terms import Data, Known, Term
-from graphnorm.alignment.views import Shape, axis_of, whole
+from graphnorm.alignment.views import axis_of, whole
 from graphnorm.scales.labels import reshape_blocks
 from graphnorm.scales.rules.fixed import RANDOM
+from graphnorm.util.typing import Shape
 
 _ONE = 4.0  # units of rounding: a factor this close to 1 is a product of inverses
 # Equal nodes are made once, but not those that may draw random numbers, nor those nobody knows ("::").

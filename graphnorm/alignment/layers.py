@@ -14,8 +14,9 @@ from graphnorm.alignment.arithmetic import add, matmul, multiply, power, reduce,
 from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.lowering import lowers
 from graphnorm.alignment.terms import Data, Known, Term
-from graphnorm.alignment.views import Shape, whole
+from graphnorm.alignment.views import whole
 from graphnorm.ir import BEFORE
+from graphnorm.util.typing import Shape
 
 Operands = Sequence[Term | None]
 Results = Sequence[ir.Value]

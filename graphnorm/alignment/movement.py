@@ -14,7 +14,7 @@ from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.leaves import Leaf
 from graphnorm.alignment.lowering import lowers
 from graphnorm.alignment.terms import Data, Known, Term
-from graphnorm.alignment.views import Shape
+from graphnorm.util.typing import Shape
 
 Operands = Sequence[Term | None]
 Results = Sequence[ir.Value]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from graphnorm import ir
 from graphnorm.alignment.leaves import TINY, Leaf
-from graphnorm.alignment.views import Shape, View
+from graphnorm.alignment.views import View
+from graphnorm.util.typing import Shape
 
 
 @dataclass(frozen=True, slots=True)

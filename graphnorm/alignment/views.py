@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Shape = tuple[int, ...]
+from graphnorm.util.typing import Shape
 
 
 @dataclass(frozen=True, slots=True)

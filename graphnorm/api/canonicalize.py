@@ -17,11 +17,12 @@ from graphnorm.api.sources import Source, open_model
 from graphnorm.errors import InputError, NotEquivalentError
 from graphnorm.permutation.order import canonical_order
 from graphnorm.permutation.symmetry import Permutation, Symmetry, symmetry
-from graphnorm.rescaling.graph import Floats, RescalingGraph, build
+from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.rescaling.objective import build_problem, energy_by_weight
 from graphnorm.solver.solve import METHODS, Solution, solve
 from graphnorm.util.callers_state import kept_filters
 from graphnorm.util.limits import enough_memory
+from graphnorm.util.typing import Floats
 from graphnorm.verification.layers import inexact_variables
 from graphnorm.weights.coefficients import Rescaled
 from graphnorm.weights.extremes import activation_extremes, leaving_half, weight_extremes, worth_running

@@ -13,7 +13,8 @@ from graphnorm.api.reports import Verification
 from graphnorm.api.sources import Source
 from graphnorm.errors import NotEquivalentError
 from graphnorm.permutation.symmetry import Permutation, inverse, symmetry
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.util.typing import Floats
 from graphnorm.verification.certificate import check_certificate
 from graphnorm.verification.inputs.battery import Drawing, kinds
 from graphnorm.verification.inputs.probes import Probes

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
 from graphnorm.explain.derivations import Equations
 from graphnorm.explain.routes import SHARED, Link, Routes
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.constraints import Rows
+from graphnorm.util.typing import Integers
 
-Integers = npt.NDArray[np.int64]
 Chain = tuple[Link, ...]
 
 

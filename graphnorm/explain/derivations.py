@@ -19,9 +19,8 @@ from scipy.sparse.csgraph import breadth_first_order
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.constraints import Rows
 from graphnorm.scales.labels import PINNED
+from graphnorm.util.typing import Bools, Integers
 
-Integers = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 _NONE = -1
 
 

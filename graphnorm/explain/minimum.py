@@ -7,15 +7,13 @@ shrinks that of the weights which read it.  Where one of them is 0 the other shr
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.rescaling.objective import build_problem
 from graphnorm.solver.problem import flows
 from graphnorm.solver.solve import solve
-
-Integers = npt.NDArray[np.int64]
+from graphnorm.util.typing import Integers
 
 DEAD = "no non-zero weight produces it, none reads it"
 NO_WAY_IN = "no non-zero weight produces it"

@@ -10,8 +10,9 @@ import numpy as np
 
 from graphnorm.errors import InputError
 from graphnorm.explain.chains import Chain
-from graphnorm.explain.status import SIDES, Describer, Integers, Layer, Side, side_labels
+from graphnorm.explain.status import SIDES, Describer, Layer, Side, side_labels
 from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.util.typing import Integers
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from graphnorm.api.reports import degenerate_groups
 from graphnorm.explain.chains import ChainFinder
@@ -21,8 +20,8 @@ from graphnorm.explain.minimum import MissingMinimum
 from graphnorm.explain.routes import Link
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.demands import Demand
+from graphnorm.util.typing import Integers
 
-Integers = npt.NDArray[np.int64]
 SIDES = (1, -1)  # the sign of a side's terms in a demand: output, input
 
 

@@ -16,11 +16,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from graphnorm import ir
-from graphnorm.permutation.symmetry import Integers, Permutation, Symmetry, symmetry
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.permutation.symmetry import Permutation, Symmetry, symmetry
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.rescaling.objective import build_problem
 from graphnorm.scales.demands import Demand
 from graphnorm.solver.solve import solve
+from graphnorm.util.typing import Floats, Integers
 from graphnorm.weights.coefficients import coefficient
 
 _ROUNDS = 8  # of matching by entries

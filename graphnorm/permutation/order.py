@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from graphnorm.permutation.matching import occurrences, rows
-from graphnorm.permutation.symmetry import Integers, Permutation, Symmetry
-from graphnorm.rescaling.graph import Floats
+from graphnorm.permutation.symmetry import Permutation, Symmetry
+from graphnorm.util.typing import Floats, Integers
 
 _ROUNDING = 1e-6  # of the keys' spread: less is no order
 _GOLDEN = 0.6180339887498949

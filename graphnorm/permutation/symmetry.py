@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from graphnorm import ir
 from graphnorm.ir import Node
@@ -19,8 +18,8 @@ from graphnorm.permutation.axes import Axis
 from graphnorm.permutation.context import Context
 from graphnorm.permutation.rules import RULES
 from graphnorm.util.defects import DEFECTS, defect
+from graphnorm.util.typing import Integers
 
-Integers = npt.NDArray[np.int64]
 Permutation = dict[int, Integers]
 """Factor -> which old index stands at each new one."""
 

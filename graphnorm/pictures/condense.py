@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphnorm.pictures.flow import INPUT, JOIN, LAYER, OUTPUT, Box, Flow, Link, Part
-from graphnorm.pictures.strands import Integers, StrandReader
+from graphnorm.pictures.strands import StrandReader
 from graphnorm.pictures.units import SILENT, Unit, Units
 from graphnorm.pictures.wording import norm_text, operator_text, tidy
 from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.util.typing import Integers
 
 _MOST_ENDS = 4  # more inputs or outputs than these share a box
 

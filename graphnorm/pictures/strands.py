@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from graphnorm import ir
 from graphnorm.pictures.flow import Strand
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
 from graphnorm.scales.rules.movement import MOVES
+from graphnorm.util.typing import Integers
 
-Integers = npt.NDArray[np.int64]
 CHANNELS_FIRST = frozenset(
     {"Conv", "ConvTranspose", "BatchNormalization", "GroupNormalization", "InstanceNormalization", "MaxPool"}
     | {"AveragePool", "GlobalAveragePool", "Resize", "DepthToSpace"}

@@ -15,7 +15,8 @@ from graphnorm.permutation.matching import find_permutation
 from graphnorm.permutation.symmetry import Permutation, inverse
 from graphnorm.proof.pairing import NORMAL, Pair, pair_normal, pair_written
 from graphnorm.proof.recovery import recover
-from graphnorm.rescaling.graph import Floats, RescalingGraph, build
+from graphnorm.rescaling.graph import RescalingGraph, build
+from graphnorm.util.typing import Floats
 from graphnorm.verification.certificate import Certificate, Computed, check_certificate
 
 # Half ulps.  B was rounded once: 1.  The log-scales of a row and of a column are recovered from entries that

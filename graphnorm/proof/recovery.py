@@ -10,8 +10,9 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 
 from graphnorm import ir
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import align, varying_axes
+from graphnorm.util.typing import Floats
 
 _EXACT = (
     1e-14  # relative: below the rounding of all formats but float64, whose last digits a second pass adds

@@ -24,11 +24,11 @@ from graphnorm.scales.registry import Registry
 from graphnorm.scales.roles import settled
 from graphnorm.scales.rules import default_registry
 from graphnorm.scales.walk import Scales, propagate
+from graphnorm.util.typing import Floats
 
 if TYPE_CHECKING:
     import networkx as nx
 
-Floats = npt.NDArray[np.float64]
 _NAMED = 6  # tensors that a remark names
 
 

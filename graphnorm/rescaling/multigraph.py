@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import networkx as nx
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from graphnorm.errors import InputError
@@ -20,10 +19,10 @@ from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align
+from graphnorm.util.typing import Integers
 
 LEVELS = ("group", "neuron")
 EDGE_LIMIT = 5_000_000
-Integers = npt.NDArray[np.int64]
 Profile = tuple[tuple[int, float], ...]
 
 

@@ -24,8 +24,9 @@ from graphnorm.scales.labels import align, varying_axes
 from graphnorm.scales.regions import each_entry_once
 from graphnorm.solver.edges import sparse
 from graphnorm.solver.masses import Gather
-from graphnorm.solver.problem import Block, Integers, Problem, merged
+from graphnorm.solver.problem import Block, Problem, merged
 from graphnorm.solver.streamed import Streamed
+from graphnorm.util.typing import Integers
 
 CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Gather"})
 _LAYERS = CONTRACTIONS | {"DeformConv", "RNN", "LSTM", "GRU", "aten::lstm_projected"}

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from graphnorm import ir
 from graphnorm.solver.masses import Array, Gather
+from graphnorm.util.typing import Floats
 
-Floats = npt.NDArray[np.float64]
 _CHUNK = 1 << 17  # entries: half a megabyte in float32
 
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from graphnorm.scales.constraints import Rows
-from graphnorm.scales.merging import Classes, Integers, Table, merge_all
+from graphnorm.scales.merging import Classes, Table, merge_all
+from graphnorm.util.typing import Integers
 
 _PEEL_ROUNDS = 64  # more would be a chain of products; Gauss elimination takes what is left
 

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from graphnorm.util.typing import Shape
+
 Labels = npt.NDArray[np.int64]
-Shape = tuple[int, ...]
 
 PINNED = 0
 FREE = -1

@@ -17,8 +17,8 @@ from scipy.sparse.csgraph import connected_components
 
 from graphnorm.scales.constraints import Rows
 from graphnorm.scales.labels import FREE
+from graphnorm.util.typing import Integers
 
-Integers = npt.NDArray[np.int64]
 Table = tuple[npt.NDArray[np.float64], Integers]
 """Equations as coefficients and labels, (rows, terms) each."""
 _ROUNDING = 1e-12  # coefficients are simple fractions: what is left of a sum that should be 0

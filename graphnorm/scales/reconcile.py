@@ -18,8 +18,6 @@ from graphnorm.scales.labels import align
 from graphnorm.scales.roles import COUNTED, strongest
 from graphnorm.util.defects import DEFECTS, defect
 
-Integers = npt.NDArray[np.int64]
-
 
 def reconcile(graph: Graph, demands: Sequence[Demand], constraints: Constraints) -> tuple[Demand, ...]:
     """Make demands on the same entries agree; returns one demand per distinct region.

@@ -10,8 +10,9 @@ import scipy.sparse as sp
 
 from graphnorm.solver.arrays import Array, Arrays
 from graphnorm.solver.masses import Dense
-from graphnorm.solver.problem import Bools, Problem
+from graphnorm.solver.problem import Problem
 from graphnorm.solver.sides import Side, compile_side
+from graphnorm.util.typing import Bools
 
 
 @dataclass(slots=True)

@@ -16,8 +16,8 @@ import numpy as np
 
 from graphnorm.solver.blocks import CompiledBlock
 from graphnorm.solver.descent import Descent
-from graphnorm.solver.problem import Bools, Floats, Integers
 from graphnorm.solver.terms import Term, uniform
+from graphnorm.util.typing import Bools, Floats, Integers
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from graphnorm.solver.blocks import CompiledBlock
 from graphnorm.solver.cyclic import sweeps
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.method import Limits, Run
-from graphnorm.solver.problem import Floats, Integers
+from graphnorm.util.typing import Floats, Integers
 
 _STEPS = 200
 _MAX_STEP = 2.0  # in p t: keeps the quadratic model honest far from the optimum

@@ -12,8 +12,9 @@ import numpy as np
 from graphnorm.solver.arrays import Array, Arrays
 from graphnorm.solver.blocks import CompiledBlock, compile_blocks
 from graphnorm.solver.groups import Group, coloured, find_groups, near_blocks
-from graphnorm.solver.problem import Bools, Problem
+from graphnorm.solver.problem import Problem
 from graphnorm.solver.sides import Side
+from graphnorm.util.typing import Bools
 
 
 class Descent:

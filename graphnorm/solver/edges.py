@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from graphnorm.solver.masses import ALL, Floats, Gather
+from graphnorm.solver.masses import ALL, Gather
+from graphnorm.util.typing import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import scipy.sparse as sp
 
 from graphnorm.solver.arrays import Array, Arrays, add_at
 from graphnorm.solver.blocks import CompiledBlock
-from graphnorm.solver.problem import Bools, Integers
 from graphnorm.solver.sides import Side
 from graphnorm.solver.terms import Term, uniform
+from graphnorm.util.typing import Bools, Integers
 
 
 @dataclass(frozen=True, slots=True)

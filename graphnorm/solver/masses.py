@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from graphnorm.util.typing import Floats, Integers
+
 Array = npt.NDArray[np.floating]
 _SMALLEST, _LARGEST = 1e-28, 1e30  # sums in this range, so that float32 entries that matter are normal
 # Rows of one float32 sum down a column, whose error grows with the length: BLAS adds up 16 sums side by side.

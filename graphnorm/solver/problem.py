@@ -15,15 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from graphnorm.solver.edges import sparse
 from graphnorm.solver.masses import Dense, Gather, Held, Mass
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from graphnorm.util.typing import Bools, Floats, Integers
 
 
 @dataclass(frozen=True, slots=True)

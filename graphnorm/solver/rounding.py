@@ -12,8 +12,9 @@ import numpy as np
 from graphnorm.solver.arrays import Array, NumpyArrays
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.groups import Group
-from graphnorm.solver.problem import Bools, Floats, Problem, objective
+from graphnorm.solver.problem import Problem, objective
 from graphnorm.solver.solve import hold
+from graphnorm.util.typing import Bools, Floats
 
 _PASSES = 50
 

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from graphnorm.solver.arrays import Array, Arrays, add_at
-from graphnorm.solver.problem import Integers
 from graphnorm.solver.terms import Term, slotted, terms_of, uniform
+from graphnorm.util.typing import Integers
 
 Profile = tuple[tuple[int, float], ...]
 """(group, sum of coefficients) pairs of a form."""

@@ -18,9 +18,10 @@ from graphnorm.solver.gap import relative_gap
 from graphnorm.solver.method import Limits, Method, Run, Watch
 from graphnorm.solver.newton import newton
 from graphnorm.solver.paper_blocks import paper_blocks
-from graphnorm.solver.problem import Block, Bools, Floats, Integers, Problem
+from graphnorm.solver.problem import Block, Problem
 from graphnorm.solver.streamed import Streamed
 from graphnorm.util.threads import side_by_side
+from graphnorm.util.typing import Bools, Floats, Integers
 
 METHODS: Mapping[str, Method] = {
     "auto": auto,

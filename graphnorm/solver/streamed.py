@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from graphnorm.solver.masses import ALL, Array, Dense, Floats, Gather, Integers, meet
+from graphnorm.solver.masses import ALL, Array, Dense, Gather, meet
+from graphnorm.util.typing import Floats, Integers
 
 Chunks = Callable[[npt.DTypeLike, bool], Iterator[tuple[slice, Array]]]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from graphnorm.solver.problem import Floats, Integers
+from graphnorm.util.typing import Floats, Integers
 
 
 @dataclass(frozen=True, slots=True)

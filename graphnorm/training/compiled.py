@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphnorm.errors import InputError
 from graphnorm.training.cycle import Cycle, live_matrices
-from graphnorm.training.forms import Forms, Integers
+from graphnorm.training.forms import Forms
 from graphnorm.training.layout import layout_of
 from graphnorm.training.masses import powers
 from graphnorm.training.onepass import OnePass, covers
@@ -17,6 +17,7 @@ from graphnorm.training.parts import Part
 from graphnorm.training.scaling import Job, Scaling
 from graphnorm.training.schedule import Counted, pair_of
 from graphnorm.training.shards import mesh_of, shard_of, summed_over
+from graphnorm.util.typing import Integers
 
 Moving = tuple[str, Tensor, float]
 """Name of the weight, tensor of its shape, exponent of the weight's coefficient."""

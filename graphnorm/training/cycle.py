@@ -27,10 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphnorm.training.forms import Forms, Integers
+from graphnorm.training.forms import Forms
 from graphnorm.training.kernels import Sums, compiled_sums
 from graphnorm.training.masses import power_sums
 from graphnorm.training.schedule import Counted, Pair, Profiles, schedule
+from graphnorm.util.typing import Integers
 
 LOG2 = math.log(2.0)
 EXPONENT_LIMIT = 32.0  # of p |z|: exp() of it, squared, is far inside float32

@@ -7,13 +7,10 @@ several terms.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from graphnorm.solver.problem import form_keys
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from graphnorm.util.typing import Floats, Integers
 
 
 class Forms:

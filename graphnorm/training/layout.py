@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from graphnorm.training.forms import Integers
 from graphnorm.training.parts import Block, Part, Side
+from graphnorm.util.typing import Integers
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from graphnorm.training.forms import Floats, Integers
 from graphnorm.training.tables import Packed, Reals, Scratch, Tables
+from graphnorm.util.typing import Floats, Integers
 
 _LOOSE = {"reassoc", "contract", "nsz", "arcp"}  # to vectorise sums; NaN and infinity stay what they are
 _RUN = 512  # entries

@@ -16,8 +16,9 @@ import scipy.sparse as sp
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align, varying_axes
-from graphnorm.training.forms import Forms, Integers
+from graphnorm.training.forms import Forms
 from graphnorm.training.symmetry import Symmetries
+from graphnorm.util.typing import Integers
 
 Block = tuple[slice, ...]
 

@@ -9,9 +9,10 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from graphnorm.training.forms import Forms, Integers
+from graphnorm.training.forms import Forms
 from graphnorm.training.layout import Layout
 from graphnorm.training.parts import Part
+from graphnorm.util.typing import Integers
 
 ORDERS = ("layers", "colours")
 Pair = tuple[Integers, Integers]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -30,8 +29,8 @@ from graphnorm.scales.reconcile import reconcile
 from graphnorm.scales.roles import settled
 from graphnorm.scales.rules import default_registry
 from graphnorm.scales.walk import Scales, propagate
+from graphnorm.util.typing import Integers
 
-Integers = npt.NDArray[np.int64]
 Mode = tuple[bool, ...]
 """The ``training`` flag of each module, in the order of ``model.modules()``."""
 

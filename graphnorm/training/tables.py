@@ -10,8 +10,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from graphnorm.training.cycle import Cycle
-from graphnorm.training.forms import Floats, Integers
 from graphnorm.training.scaling import Job
+from graphnorm.util.typing import Floats, Integers
 
 Reals = npt.NDArray[Any]
 """Float32 or float64."""

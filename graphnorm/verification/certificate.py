@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align
+from graphnorm.util.typing import Floats
 from graphnorm.weights.coefficients import LOG2, coefficient
 from graphnorm.weights.underflow import underflowed
 

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
+from graphnorm.util.typing import Floats
 
 _PASS_FACTORS = frozenset({"Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Dropout", "Cast"})
 _TOLERANCE = 3e2  # in epsilons of a channel's root mean square: a wrong layer is off by far more

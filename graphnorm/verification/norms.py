@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from graphnorm.util.typing import Floats
+
 _SMALL, _LARGE = 1e-280, 1e300  # of a mean square: outside, squares may have been lost
 
 

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from graphnorm import ir
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.demands import Demand
 from graphnorm.scales.labels import align
 from graphnorm.util.threads import side_by_side
+from graphnorm.util.typing import Floats
 from graphnorm.weights.products import multiplied
 from graphnorm.weights.underflow import underflowed
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import align
+from graphnorm.util.typing import Floats
 from graphnorm.weights.coefficients import Rescaled
 
 Pair = tuple[float, float]  # before, after

@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.solver.problem import Problem, objective
 from graphnorm.solver.rounding import integer_descent
 from graphnorm.solver.solve import Solution
+from graphnorm.util.typing import Floats
 from graphnorm.weights.coefficients import Rescaled, lattice, powers_of_two, rescale
 
 ROUNDS = 8  # of freezing channels whose coefficients leave the float format

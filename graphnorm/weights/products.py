@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from graphnorm import ir
+from graphnorm.util.typing import Bools, Floats
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 _CHUNK = 1 << 16  # entries: half a megabyte in float64
 _SMALL, _LARGE = 1e-150, 1e150  # of a factor: a float32 entry times one of these is a normal float64
 

@@ -13,12 +13,10 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from graphnorm import ir
+from graphnorm.util.typing import Bools, Floats
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 _CHUNK = 1 << 18  # entries
 _COUNTING = 1e-6  # of what is admitted: sums over a slice are computed in float64
 

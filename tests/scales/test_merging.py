@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from graphnorm.alignment.normal import normalise
 from graphnorm.api.sources import open_model
 from graphnorm.ir import Graph, Node
-from graphnorm.rescaling.graph import Floats, RescalingGraph, build
+from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.scales.walk import Walk
+from graphnorm.util.typing import Floats
 from tests.alignment.test_normal_forms import FAST
 from tests.api.test_canonicalize import network
 from tests.support.networks import NETWORKS

@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from graphnorm.weights.products import Floats, multiplied
+from graphnorm.util.typing import Floats
+from graphnorm.weights.products import multiplied
 
 RNG = np.random.default_rng(0)
 

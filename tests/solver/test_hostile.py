@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from graphnorm.solver.problem import Floats, Problem, objective
+from graphnorm.solver.problem import Problem, objective
 from graphnorm.solver.solve import Solution, Status, solve
+from graphnorm.util.typing import Floats
 from tests.support.solver_problems import array, chain, layers
 
 

@@ -14,10 +14,11 @@ from graphnorm.rescaling.objective import build_problem
 from graphnorm.solver.arrays import NumpyArrays
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.gap import _kappa, relative_gap
-from graphnorm.solver.problem import Floats, Problem, objective
+from graphnorm.solver.problem import Problem, objective
 from graphnorm.solver.rounding import best_moves, integer_descent
 from graphnorm.solver.solve import hold, solve, touched
 from graphnorm.solver.streamed import Streamed
+from graphnorm.util.typing import Floats
 from tests.support.solver_problems import chain, mixed, reference, residual
 
 PROBLEMS = {"chain": chain([3, 4, 5, 2]), "mixed": mixed(0), "residual": residual(0), "p1": mixed(3, p=1.0)}

@@ -9,8 +9,9 @@ from graphnorm.solver.arrays import NumpyArrays
 from graphnorm.solver.bounds import bounds
 from graphnorm.solver.descent import Descent
 from graphnorm.solver.masses import ALL, Dense
-from graphnorm.solver.problem import Floats, Problem, flows, imbalance, make_block, objective
+from graphnorm.solver.problem import Problem, flows, imbalance, make_block, objective
 from graphnorm.solver.solve import METHODS, Status, solve, touched
+from graphnorm.util.typing import Floats
 from tests.support.solver_problems import (
     Forms,
     array,

@@ -10,7 +10,8 @@ import scipy.sparse as sp
 
 from graphnorm.solver.masses import Array as Masses
 from graphnorm.solver.masses import Dense
-from graphnorm.solver.problem import Block, Floats, Problem, flows, make_block, objective
+from graphnorm.solver.problem import Block, Problem, flows, make_block, objective
+from graphnorm.util.typing import Floats
 
 Forms = list[dict[int, float]]
 

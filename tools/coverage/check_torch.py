@@ -11,8 +11,9 @@ from torch import nn
 
 from graphnorm.emission.torch_module import named_tensors, rescale_torch
 from graphnorm.frontends.torch.read import read_torch
-from graphnorm.rescaling.graph import Floats, build
+from graphnorm.rescaling.graph import build
 from graphnorm.scales.registry import Registry
+from graphnorm.util.typing import Floats
 from tools.coverage.float64 import randomise, run
 from tools.coverage.records import FELT, TOLERANCE, Record
 from tools.coverage.rescaling import Coefficients, describe, difference, probes, random_element

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from graphnorm.ir import Array
-from graphnorm.rescaling.graph import Floats, RescalingGraph
+from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.demands import Demand
+from graphnorm.util.typing import Floats
 from graphnorm.weights.coefficients import coefficient
 from tools.coverage.records import Record
 

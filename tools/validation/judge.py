@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphnorm.errors import GraphNormError
-from graphnorm.rescaling.graph import Floats
 from graphnorm.scales.registry import Registry
+from graphnorm.util.typing import Floats
 from tools.validation.case import Case, Rng
 from tools.validation.exceptions import allowance, exemption
 from tools.validation.families import GENERATORS

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphnorm.ir import Array, Graph, Node, Value
-from graphnorm.rescaling.graph import Floats, RescalingGraph, build
+from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.scales.registry import Registry
+from graphnorm.util.typing import Floats
 from tools.validation.case import Case
 
 

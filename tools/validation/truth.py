@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from graphnorm.ir import Array
-from graphnorm.rescaling.graph import Floats
+from graphnorm.util.typing import Floats
 from tools.validation.case import Case, Rng
 from tools.validation.evaluate import evaluator
 

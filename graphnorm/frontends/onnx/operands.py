@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from graphnorm.frontends.onnx.steps import Step
+from graphnorm.util.typing import Shape
 
-Shape = tuple[int, ...]
 Shapes = Sequence[Shape | None]  # of the operands; None: absent or not known
 
 _LISTS = {"Slice": (1, 2, 3, 4), "Tile": (1,), "Expand": (1,)}

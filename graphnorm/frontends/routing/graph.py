@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from graphnorm.frontends.routing.keys import Key
-from graphnorm.frontends.routing.rows import Shape
 from graphnorm.ir import Graph, Node, Value
+from graphnorm.util.typing import Shape
 
 ROUTE = "graphnorm::Route"
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 
 from graphnorm.frontends.routing.graph import ROUTE, Rewriting
 from graphnorm.frontends.routing.keys import BY_INDEX, BY_OFFSETS, Key, route_key
-from graphnorm.frontends.routing.rows import HANDLERS, JOINT, Shape, View
+from graphnorm.frontends.routing.rows import HANDLERS, JOINT, View
 from graphnorm.ir import Graph, Node, Value
+from graphnorm.util.typing import Shape
 
 __all__ = ["BY_INDEX", "BY_OFFSETS", "ROUTE", "sink_routes"]
 

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphnorm.ir import Array, Node
-
-Shape = tuple[int, ...]
+from graphnorm.util.typing import Shape
 
 UNARY = (
     "Abs", "Cast", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity",
