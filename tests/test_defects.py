@@ -24,6 +24,7 @@ from graphnorm.permutation.symmetry import symmetry
 from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.scales import backward, reconcile
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry, movement
 from graphnorm.util.defects import DEFECTS, defect
@@ -98,7 +99,7 @@ def test_rule_that_fails_after_it_stated_something() -> None:
     def half(ctx: Context, node: Node) -> None:
         labels = ctx.fresh(ctx.shape(node.outputs[0])[-1:], "channels")
         ctx.set(node.outputs[0], labels)
-        ctx.demand(node.inputs[1], [(1.0, labels)], "bias")
+        ctx.demand(node.inputs[1], [(1.0, labels)], Role.BIAS)
         raise ZeroDivisionError
 
     model, x = network()

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "verification": "errors util ir scales rescaling weights frontends emission",
     "alignment": "util ir scales",
     "permutation": "util ir scales rescaling solver weights",
-    "proof": "ir scales rescaling alignment permutation verification",
+    "proof": "util ir scales rescaling alignment permutation verification",
     "api": "errors util ir rescaling solver weights frontends emission verification permutation proof",
     "certificates": "errors util ir rescaling solver permutation proof verification api",
     "fingerprint": "errors util ir rescaling solver alignment permutation api",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from graphnorm.cli.inspection import COLOURS
+from graphnorm.scales.demands import Role
 
 if TYPE_CHECKING:
     from graphnorm.explain import Explanation, Layer, Link, Reasons, Side
@@ -22,7 +23,7 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
     layer = explanation.layer
     where = _where(layer.source, layer.node)
     yield f"[bold]{escape(layer.name)}[/bold]  used by {layer.op} {escape(layer.node)}{where}"
-    if layer.role == "bias":
+    if layer.role == Role.BIAS:
         yield "  rescaled along with the weights below; not counted by the objective"
     for name, side, reasons in (
         ("output", layer.output, explanation.output),

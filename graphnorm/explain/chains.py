@@ -9,6 +9,7 @@ from graphnorm.explain.derivations import Equations
 from graphnorm.explain.routes import SHARED, Link, Routes
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.constraints import Rows
+from graphnorm.scales.demands import Role
 from graphnorm.util.typing import Integers
 
 Chain = tuple[Link, ...]
@@ -117,7 +118,7 @@ class ChainFinder:
     def _other_use(self, weight: str, node: int) -> list[Link]:
         """The operator that needs the weight as it is."""
         for demand in self._graph.scales.demands:
-            if demand.weight == weight and demand.role == "fixed" and demand.node != node:
+            if demand.weight == weight and demand.role == Role.FIXED and demand.node != node:
                 return [self._routes.link(demand.node, demand.reason or "keeps the weight as it is", SHARED)]
         return []
 

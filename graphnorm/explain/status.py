@@ -19,7 +19,7 @@ from graphnorm.explain.chains import ChainFinder
 from graphnorm.explain.minimum import MissingMinimum
 from graphnorm.explain.routes import Link
 from graphnorm.rescaling.graph import RescalingGraph
-from graphnorm.scales.demands import Demand
+from graphnorm.scales.demands import Demand, Role
 from graphnorm.util.typing import Integers
 
 SIDES = (1, -1)  # the sign of a side's terms in a demand: output, input
@@ -59,7 +59,7 @@ class Layer:
     node: str
     op: str
     source: str
-    role: str
+    role: Role
     output: Side
     input: Side
 
@@ -120,11 +120,11 @@ class Describer:
         A weight that must keep its value counts where its operator has no multiplicative weight (an
         operator without a rule); running variances and the like don't.
         """
-        layers = {demand.node for demand in self.graph.demands if demand.role == "weight"}
+        layers = {demand.node for demand in self.graph.demands if demand.role == Role.WEIGHT}
         return [
             name
             for name, found in self.demands.items()
-            if any(d.role == "weight" or (d.role == "fixed" and d.node not in layers) for d in found)
+            if any(d.role == Role.WEIGHT or (d.role == Role.FIXED and d.node not in layers) for d in found)
         ]
 
     def layer(self, name: str) -> Layer:
@@ -185,7 +185,7 @@ def summarise(graph: RescalingGraph, describer: Describer | None = None) -> Summ
 def demands_by_weight(graph: RescalingGraph) -> dict[str, list[Demand]]:
     """Weight name -> its demands, in network order, those that make it a layer first."""
     found: dict[str, list[Demand]] = {}
-    for demand in sorted(graph.demands, key=lambda d: (d.role != "weight", d.node)):
+    for demand in sorted(graph.demands, key=lambda d: (d.role != Role.WEIGHT, d.node)):
         found.setdefault(demand.weight, []).append(demand)
     return dict(sorted(found.items(), key=lambda item: item[1][0].node))
 

@@ -23,6 +23,7 @@ from graphnorm.fingerprint.paths import path_norm
 from graphnorm.permutation.matching import rebalanced
 from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.rescaling.objective import build_problem
+from graphnorm.scales.demands import Role
 from graphnorm.solver.solve import solve
 from graphnorm.util.callers_state import kept_filters
 from graphnorm.util.limits import enough_memory
@@ -101,7 +102,7 @@ def balanced_masses(graph: RescalingGraph) -> tuple[float, ...]:
     stable = [
         demand.weight
         for demand in graph.demands
-        if demand.role == "weight" and not any(unstable[labels].any() for _, labels in demand.terms)
+        if demand.role == Role.WEIGHT and not any(unstable[labels].any() for _, labels in demand.terms)
     ]
     return tuple(sorted((float(np.square(weights[name]).sum()) for name in stable), reverse=True))
 

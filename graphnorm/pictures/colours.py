@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.scales.demands import Role
 
 PINNED = "#b4bac2"
 _GOLDEN = 0.6180339887498949  # successive hues end up far apart
@@ -36,7 +37,7 @@ def group_layers(graph: RescalingGraph) -> tuple[list[list[str]], list[list[str]
         owner[group.variables] = group.index
     sides: tuple[list[list[str]], list[list[str]]] = ([[] for _ in graph.groups], [[] for _ in graph.groups])
     for demand in sorted(graph.demands, key=lambda d: d.node):
-        if demand.role != "weight":
+        if demand.role != Role.WEIGHT:
             continue
         for c, labels in demand.terms:
             found = sides[c < 0]

@@ -14,6 +14,7 @@ from itertools import groupby
 from graphnorm.ir import Node
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.rescaling.objective import CONTRACTIONS
+from graphnorm.scales.demands import Role
 from graphnorm.scales.rules import reduction
 from graphnorm.scales.rules.movement import MOVES
 from graphnorm.scales.walk import CONTROL_FLOW
@@ -57,7 +58,7 @@ class Units:
         self.graph = graph
         self.nodes = graph.network.nodes
         self._producers = graph.network.producers()
-        self._multiplies = {d.weight for d in graph.demands if d.role == "weight"}
+        self._multiplies = {d.weight for d in graph.demands if d.role == Role.WEIGHT}
 
     def __iter__(self) -> Iterator[Unit]:
         data = [i for i, node in enumerate(self.nodes) if self._belongs(node)]

@@ -19,7 +19,7 @@ from graphnorm import ir
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.rescaling.powers import WeightPowers, power_sum
 from graphnorm.scales.constraints import Term
-from graphnorm.scales.demands import Demand
+from graphnorm.scales.demands import Demand, Role
 from graphnorm.scales.labels import align, varying_axes
 from graphnorm.scales.regions import each_entry_once
 from graphnorm.solver.edges import sparse
@@ -49,7 +49,7 @@ def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0, biases:
     depth = layers_after(graph.network, graph.demands) if c != 1.0 else {}
     blocks = []
     sides = _Sides(graph.solution.basis)
-    roles = ("weight", "bias") if biases else ("weight",)
+    roles = (Role.WEIGHT, Role.BIAS) if biases else (Role.WEIGHT,)
     counted = [demand for demand in graph.movable() if demand.role in roles]
     for demand, region in each_entry_once(graph.network.weights, counted):
         h = depth.get(demand.node, 0)
@@ -154,7 +154,9 @@ def layers_after(network: ir.Graph, demands: Iterable[Demand]) -> dict[int, int]
     """Node index -> number of weight layers after it on the longest path to an output."""
     nodes = network.nodes
     layers = {
-        d.node for d in demands if d.role == "weight" and d.node < len(nodes) and nodes[d.node].op in _LAYERS
+        d.node
+        for d in demands
+        if d.role == Role.WEIGHT and d.node < len(nodes) and nodes[d.node].op in _LAYERS
     }
     after: dict[str, int] = {}
     found: dict[int, int] = {}
@@ -175,7 +177,7 @@ def energy_by_weight(
     found: dict[str, tuple[float, float]] = {}
     for demand in sorted(graph.demands, key=lambda d: d.node):
         name = demand.weight
-        if demand.role == "weight" and name not in found:
+        if demand.role == Role.WEIGHT and name not in found:
             before = float(power_sum(graph.network.weights[name], [], p))
             after = float(power_sum(new[name], [], p)) if name in new else before
             found[name] = (before, after)

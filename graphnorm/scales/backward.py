@@ -15,19 +15,19 @@ import numpy as np
 from graphnorm.ir import Array, Node
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.context import Context
-from graphnorm.scales.demands import Demand, Step
+from graphnorm.scales.demands import Demand, Role, Step
 from graphnorm.scales.labels import FREE, PINNED, Labels, align
 from graphnorm.util.defects import DEFECTS
 
 
-def demand(ctx: Context, name: str, terms: Sequence[Term], role: str, path: tuple[Step, ...] = ()) -> None:
+def demand(ctx: Context, name: str, terms: Sequence[Term], role: Role, path: tuple[Step, ...] = ()) -> None:
     """Require the log-scale `terms` of the region `path` of value `name`."""
     terms = tuple((c, np.where(labels == FREE, PINNED, labels)) for c, labels in terms)
     if name in ctx.graph.weights:
         if not ctx.graph.weights[name].size:
             return  # a layer of width 0: there is nothing to scale
         _check_fits(ctx, name, terms, path)
-        reason = ctx.reason if role == "fixed" else ""
+        reason = ctx.reason if role == Role.FIXED else ""
         ctx.demands.append(Demand(name, path, terms, role, ctx.node, reason))
     elif ctx.is_constant(name):
         if not path:
@@ -59,7 +59,7 @@ def _check_fits(ctx: Context, name: str, terms: Sequence[Term], path: tuple[Step
             raise ValueError(f"scales of shape {labels.shape} for {name!r} of shape {region.shape}")
 
 
-def _meet(ctx: Context, name: str, terms: Sequence[Term], role: str, path: tuple[Step, ...]) -> None:
+def _meet(ctx: Context, name: str, terms: Sequence[Term], role: Role, path: tuple[Step, ...]) -> None:
     """No backward rule: walk the expression forwards, entry by entry, and equate the scales."""
     producer = ctx.producers[name]
     reason = f"weight expression through {producer.op}"
@@ -77,7 +77,7 @@ def _meet(ctx: Context, name: str, terms: Sequence[Term], role: str, path: tuple
     ctx.equation(aligned, reason)
 
 
-def _walked(ctx: Context, name: str, role: str, path: tuple[Step, ...]) -> Labels | None:
+def _walked(ctx: Context, name: str, role: Role, path: tuple[Step, ...]) -> Labels | None:
     """Labels of the region `path` of a weight expression; None if that would take too many of them."""
     labels = ctx.opened(name, role)
     if labels is None or not path:
@@ -91,10 +91,10 @@ def _walked(ctx: Context, name: str, role: str, path: tuple[Step, ...]) -> Label
 def fix(ctx: Context, name: str, reason: str) -> None:
     """Keep every weight that `name` depends on."""
     for weight in ctx.leaves(name):
-        ctx.demands.append(Demand(weight, (), (), "fixed", ctx.node, reason))
+        ctx.demands.append(Demand(weight, (), (), Role.FIXED, ctx.node, reason))
 
 
-Handler = Callable[[Context, Node, str, tuple[Term, ...], str, tuple[Step, ...]], bool]
+Handler = Callable[[Context, Node, str, tuple[Term, ...], Role, tuple[Step, ...]], bool]
 HANDLERS: dict[str, Handler] = {}
 """Operator -> how a demand on its result becomes demands on its operands; False if it cannot."""
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from graphnorm.ir import Array, Graph, Node, Value
 from graphnorm.scales.constraints import Constraints, Term
-from graphnorm.scales.demands import Demand
+from graphnorm.scales.demands import Demand, Role
 from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, Labels, align, pinned, size
 from graphnorm.util.defects import DEFECTS, defect
 
@@ -102,7 +102,7 @@ class Context(ABC):
         name = self.operand(node, index)
         return bool(name) and (self.constant(name) is None or bool(self.value(name).dynamic))
 
-    def labels(self, name: str, role: str = "bias") -> Labels:
+    def labels(self, name: str, role: Role = Role.BIAS) -> Labels:
         """Labels of an operand of any kind; a weight gets labels of its own, one per entry, and that role."""
         self.touched.add(name)
         if name in self.found:
@@ -117,7 +117,7 @@ class Context(ABC):
             return pinned(len(shape))
         return self.entries(name, role)
 
-    def entries(self, name: str, role: str) -> Labels:
+    def entries(self, name: str, role: Role) -> Labels:
         """A label of its own for each entry of a weight (expression)."""
         own = self.fresh(self.shape(name), f"entries of {name}")
         before = len(self.demands)
@@ -179,7 +179,7 @@ class Context(ABC):
         return self.constraints.uniform(labels, axes, self.node, reason or self.reason)
 
     @abstractmethod
-    def demand(self, name: str, terms: Sequence[Term], role: str) -> None:
+    def demand(self, name: str, terms: Sequence[Term], role: Role) -> None:
         """Require that weight (expression) `name` has the log-scale `terms`; see `backward.demand`."""
 
     def set(self, name: str, labels: Labels) -> None:
@@ -194,7 +194,7 @@ class Context(ABC):
             self.constraints.pin(self.found[name], self.node, reason or self.reason)
         elif self.is_weight(name):
             before, self.reason = self.reason, reason or self.reason
-            self.demand(name, [], "fixed")
+            self.demand(name, [], Role.FIXED)
             self.reason = before
 
     def defect(self, node: Node, what: str, error: Exception) -> None:
@@ -220,7 +220,7 @@ class Context(ABC):
     # What the walk does for backward rules.
 
     @abstractmethod
-    def opened(self, name: str, role: str) -> Labels | None:
+    def opened(self, name: str, role: Role) -> Labels | None:
         """Labels of a weight expression walked forwards; None if that takes too many (`forward`)."""
 
     @abstractmethod

@@ -8,9 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from graphnorm.ir import Array
 from graphnorm.scales.constraints import Term
+
+
+class Role(StrEnum):
+    """What a weight does where a demand meets it."""
+
+    WEIGHT = "weight"
+    """It is multiplied: the objective counts it."""
+    BIAS = "bias"
+    """It is added, and follows its channel."""
+    FIXED = "fixed"
+    """It keeps its value."""
+    FACTOR = "factor"
+    """Of an entrywise product with another weight; `roles` says whether it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +47,7 @@ class Demand:
         weight: name of the weight.
         path: movements from the weight to the region that `terms` describe.
         terms: the demanded log-scale, label arrays broadcastable to the region's shape.
-        role: ``weight`` (multiplicative, counted by the objective), ``bias`` (follows), ``fixed``, or
-            ``factor``: of an entrywise product with another weight; `roles` says whether that counts.
+        role: what the weight does at its consumer.
         node: index of the consuming node.
         reason: why the weight may not move, where it is ``fixed``.
     """
@@ -42,7 +55,7 @@ class Demand:
     weight: str
     path: tuple[Step, ...]
     terms: tuple[Term, ...]
-    role: str
+    role: Role
     node: int
     reason: str = ""
 

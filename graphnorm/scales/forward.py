@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from graphnorm.ir import Node
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import ENTRY_LIMIT, Labels, pinned, size
 from graphnorm.scales.roles import strongest
 from graphnorm.scales.rules.movement import MOVES
@@ -43,7 +44,7 @@ class Expressions:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._labels: dict[str, Labels] = {}
-        self._role: dict[str, str] = {}  # that the last consumer asked for
+        self._role: dict[str, Role] = {}  # that the last consumer asked for
         self._demand: dict[str, int] = {}  # of each opened weight
         self._position = {node.name: index for index, node in enumerate(ctx.graph.nodes)}
         self._consumers = ctx.graph.consumers()
@@ -53,7 +54,7 @@ class Expressions:
         below = self._closure(name, lambda node: node.inputs)
         return [found for found in below if found in self._ctx.graph.weights]
 
-    def labels(self, name: str, role: str) -> Labels | None:
+    def labels(self, name: str, role: Role) -> Labels | None:
         """Labels of a weight expression; None if a shape is unknown, or labels are too many."""
         ctx = self._ctx
         if name in self._labels and role == self._role.setdefault(name, role):
@@ -82,7 +83,7 @@ class Expressions:
                 self._open(index, node)
         return self._labels[name]
 
-    def _roles(self, name: str, role: str, nodes: Iterable[Node]) -> dict[str, str]:
+    def _roles(self, name: str, role: Role, nodes: Iterable[Node]) -> dict[str, Role]:
         """The role of each value below `name`: a factor of another weight on the way has one of its own.
 
         `nodes` in reverse order.
@@ -92,7 +93,7 @@ class Expressions:
             above = strongest([found[out] for out in node.outputs if out in found])
             weights = {x for x in node.inputs if self._ctx.depends_on_weights(x)}
             if len(weights) > 1 and node.op not in _ADDS:
-                above = strongest([above, "factor" if node.op in _ENTRYWISE else "weight"])
+                above = strongest([above, Role.FACTOR if node.op in _ENTRYWISE else Role.WEIGHT])
             for x in weights:
                 found[x] = strongest([above, found.get(x, above)])
         return found

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from graphnorm.ir import Graph
 from graphnorm.scales.constraints import Constraints, Rows, Term
-from graphnorm.scales.demands import Demand
+from graphnorm.scales.demands import Demand, Role
 from graphnorm.scales.labels import align
 from graphnorm.scales.roles import COUNTED, strongest
 from graphnorm.util.defects import DEFECTS, defect
@@ -64,7 +64,7 @@ def _held(items: Sequence[Demand], constraints: Constraints) -> Demand:
         for _, labels in item.terms:
             constraints.pin(labels, item.node, "demands that cannot be compared")
     first = items[0]
-    return Demand(first.weight, (), (), "fixed", first.node, "demands that cannot be compared")
+    return Demand(first.weight, (), (), Role.FIXED, first.node, "demands that cannot be compared")
 
 
 def _equate(first: Demand, second: Demand, constraints: Constraints) -> None:
@@ -150,7 +150,7 @@ def extended(shape: tuple[int, ...], regions: Sequence[Demand], constraints: Con
             rows = np.concatenate([table, anchor[group[part.ravel()]]], axis=1)
             constraints.rows.append(Rows(coefficients, np.unique(rows, axis=0), item.node, reason))
     if lead is None:
-        return [Demand(weight, (), (), "fixed", regions[0].node, reason)]
+        return [Demand(weight, (), (), Role.FIXED, regions[0].node, reason)]
     whole = tuple((c, anchor[:, i].reshape(kept)) for i, (c, _) in enumerate(terms))
     counted = [item.role for item in regions if item.role in COUNTED]
     role = strongest(counted) if counted else regions[lead].role

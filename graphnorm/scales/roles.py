@@ -13,14 +13,14 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from graphnorm.scales.demands import Demand
+from graphnorm.scales.demands import Demand, Role
 from graphnorm.scales.labels import PINNED, Labels
 
-COUNTED = ("factor", "weight")
-_ORDER = ("fixed", "bias", *COUNTED)
+COUNTED = (Role.FACTOR, Role.WEIGHT)
+_ORDER = (Role.FIXED, Role.BIAS, *COUNTED)
 
 
-def strongest(roles: Iterable[str]) -> str:
+def strongest(roles: Iterable[Role]) -> Role:
     """The role of a weight that has several."""
     return max(roles, key=_ORDER.index)
 
@@ -35,18 +35,19 @@ def settled(
         activations: labels of the values that depend on the network's inputs.
         basis: labels in terms of independent variables.
     """
-    if all(item.role != "factor" for item in demands):
+    if all(item.role != Role.FACTOR for item in demands):
         return tuple(demands)
     found = [np.unique(labels) for labels in activations]
     seen = np.zeros(basis.shape[1], dtype=bool)
     seen[_variables(basis, np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *found])))] = True
     return tuple(
-        replace(item, role=_role(item, seen, basis)) if item.role == "factor" else item for item in demands
+        replace(item, role=_role(item, seen, basis)) if item.role == Role.FACTOR else item for item in demands
     )
 
 
-def _role(item: Demand, seen: Labels, basis: sp.csr_array) -> str:
-    return "bias" if all(seen[_variables(basis, labels)].all() for _, labels in item.terms) else "weight"
+def _role(item: Demand, seen: Labels, basis: sp.csr_array) -> Role:
+    follows = all(seen[_variables(basis, labels)].all() for _, labels in item.terms)
+    return Role.BIAS if follows else Role.WEIGHT
 
 
 def _variables(basis: sp.csr_array, labels: Labels) -> Labels:

@@ -15,7 +15,7 @@ from graphnorm.ir import Graph, Node
 from graphnorm.scales import backward
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.context import Context
-from graphnorm.scales.demands import Demand
+from graphnorm.scales.demands import Demand, Role
 from graphnorm.scales.forward import Expressions
 from graphnorm.scales.labels import PINNED, Labels, pinned, squeeze_constant_axes
 from graphnorm.scales.merging import representatives
@@ -156,12 +156,12 @@ class Walk(Context):
             if all(by_weight[weight] == count for weight, count in shared.items()):
                 self.constraints.pin(own[mentions[own] < 2], self.node, "entry that is never read")
 
-    def demand(self, name: str, terms: Sequence[Term], role: str) -> None:
+    def demand(self, name: str, terms: Sequence[Term], role: Role) -> None:
         """Require that weight (expression) `name` has the log-scale `terms`; see `backward.demand`."""
         self.touched.add(name)
         backward.demand(self, name, terms, role)
 
-    def opened(self, name: str, role: str) -> Labels | None:
+    def opened(self, name: str, role: Role) -> Labels | None:
         """Labels of a weight expression walked forwards; None if that takes too many (`forward`)."""
         return self._expressions.labels(name, role)
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from graphnorm.scales.constraints import Term
-from graphnorm.scales.demands import Demand
+from graphnorm.scales.demands import Demand, Role
 from graphnorm.scales.labels import align, varying_axes
 from graphnorm.training.forms import Forms
 from graphnorm.training.symmetry import Symmetries
@@ -100,7 +100,7 @@ def _part(symmetries: Symmetries, forms: Forms, item: Demand, block: Block, term
             rows = rows + c * symmetries.basis[np.broadcast_to(labels, size).ravel()]
         sides.append(Side(tuple(sorted(axes)), forms.add(sp.csr_array(rows)).reshape(size)))
     return Part(
-        item.weight, block, tuple(sides), item.role == "weight", symmetries.layers_after.get(item.node, 0)
+        item.weight, block, tuple(sides), item.role == Role.WEIGHT, symmetries.layers_after.get(item.node, 0)
     )
 
 
@@ -126,7 +126,7 @@ def _regions(
     index = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
     seen = np.zeros(index.size, dtype=bool)
     found = []
-    for item in sorted(demands, key=lambda item: item.role != "weight"):  # what both have is counted
+    for item in sorted(demands, key=lambda item: item.role != Role.WEIGHT):  # what both have is counted
         entries = item.region(index)
         flat = np.unique(entries)
         if seen[flat].all():
@@ -183,7 +183,7 @@ def _entrywise(
             rows = rows + c * symmetries.basis[spread[first[fresh]]]
         numbers[entries[fresh]] = forms.add(sp.csr_array(rows))
         seen[entries] = True
-    lead = next((item for item in demands if item.role == "weight"), demands[0])
+    lead = next((item for item in demands if item.role == Role.WEIGHT), demands[0])
     side = Side(tuple(range(len(shape))), numbers.reshape(shape))
     layers = symmetries.layers_after.get(lead.node, 0)
-    return Part(lead.weight, whole(shape), (side,), lead.role == "weight", layers)
+    return Part(lead.weight, whole(shape), (side,), lead.role == Role.WEIGHT, layers)

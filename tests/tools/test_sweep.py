@@ -19,6 +19,7 @@ from graphnorm.frontends.torch.read import read_torch
 from graphnorm.ir import Node
 from graphnorm.rescaling.graph import build
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry, movement
 from tests.support.torch_functions import Fn, check
@@ -193,7 +194,7 @@ def test_scales_of_another_shape_are_a_defect() -> None:
     """Of the rule that demands them; they would surface where the weight is multiplied."""
 
     def wide(ctx: Context, node: Node) -> None:
-        ctx.demand(node.inputs[1], [(1.0, ctx.fresh((7,), "channels"))], "weight")
+        ctx.demand(node.inputs[1], [(1.0, ctx.fresh((7,), "channels"))], Role.WEIGHT)
 
     graph = read_torch(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), (torch.rand(4, 3),))
     found = build(graph, default_registry().replaced(Rule(("MatMul",), "", wide, "test", "planted")))

@@ -7,6 +7,7 @@ import numpy as np
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
 
@@ -47,7 +48,7 @@ def _with_heads(ctx: Context, name: str, heads: int) -> Labels:
 
 
 def _by_head(ctx: Context, name: str, heads: int) -> Labels:
-    labels = ctx.labels(name, "weight")
+    labels = ctx.labels(name, Role.WEIGHT)
     if labels.ndim == 4:
         return labels
     batch, length, size = ctx.shape(name)

@@ -14,6 +14,7 @@ import numpy as np
 from graphnorm.ir import Node
 from graphnorm.scales.backward import fit
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
 
@@ -61,7 +62,7 @@ def _with_weight(ctx: Context, data: str, x: str, weight: str, w: str, out: str)
     else:
         result = new
     terms = [(1.0, arrange(new, out, w)), (-1.0, arrange(incoming, x, w))]
-    ctx.demand(weight, fit(ctx, terms, shape), "weight")
+    ctx.demand(weight, fit(ctx, terms, shape), Role.WEIGHT)
     return result
 
 
@@ -101,7 +102,7 @@ def add_bias(ctx: Context, labels: Labels, bias: str) -> Labels:
     if not bias:
         return labels
     if ctx.is_weight(bias):
-        ctx.demand(bias, fit(ctx, [(1.0, labels)], ctx.shape(bias)), "bias")
+        ctx.demand(bias, fit(ctx, [(1.0, labels)], ctx.shape(bias)), Role.BIAS)
     else:
         ctx.tie(labels, ctx.labels(bias))
     return labels

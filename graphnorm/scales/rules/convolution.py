@@ -11,6 +11,7 @@ import numpy as np
 from graphnorm.ir import Node
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels
 from graphnorm.scales.registry import Rule
 
@@ -76,7 +77,7 @@ def _convolve(
         ctx.pin_node(node, "bias of another form")
         return labels
     if ctx.is_weight(bias):
-        ctx.demand(bias, [(1.0, outgoing)], "bias")
+        ctx.demand(bias, [(1.0, outgoing)], Role.BIAS)
     elif bias:
         ctx.tie(outgoing, ctx.labels(bias).reshape(-1))
     ctx.set(node.outputs[0], outgoing.reshape(1, -1, *kernel))
@@ -88,7 +89,7 @@ def _convolved(ctx: Context, data: str) -> Labels:
     rank = ctx.rank(data)
     if ctx.is_weight(data):
         labels = ctx.fresh((1, ctx.shape(data)[1], *(1,) * (rank - 2)), f"channels of {data}")
-        ctx.demand(data, [(1.0, labels)], "weight")
+        ctx.demand(data, [(1.0, labels)], Role.WEIGHT)
         return labels
     labels = ctx.uniform(ctx.labels(data), [axis for axis in range(rank) if axis != 1], "convolved")
     return np.where(labels == FREE, PINNED, labels)
@@ -99,7 +100,7 @@ def _kernel(ctx: Context, weight: str, terms: list[Term]) -> None:
         labels = ctx.uniform(ctx.labels(weight), range(2, ctx.rank(weight)), "kernel computed from the input")
         ctx.equation([*terms, (-1.0, np.where(labels == FREE, PINNED, labels))])
     else:
-        ctx.demand(weight, terms, "weight")
+        ctx.demand(weight, terms, Role.WEIGHT)
 
 
 _FAMILY, _REASON = "contractions", "summed over"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import Labels
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules.contraction import contract, sum_of_products
@@ -48,7 +49,7 @@ def einsum(ctx: Context, node: Node) -> None:
     if len(terms) == 2 and not repeated and not _broadcasts(ctx, node, terms):
         labels = contract(ctx, node.inputs[0], terms[0], node.inputs[1], terms[1], out)
     else:
-        own = [ctx.entries(x, "weight") if ctx.is_weight(x) else ctx.labels(x) for x in node.inputs]
+        own = [ctx.entries(x, Role.WEIGHT) if ctx.is_weight(x) else ctx.labels(x) for x in node.inputs]
         factors = [_diagonal(labels, term) for labels, term in zip(own, terms, strict=True)]
         labels = sum_of_products(ctx, factors, out)
     ctx.set(node.outputs[0], labels)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from graphnorm.ir import FLOAT_TYPES, Node, float_format
 from graphnorm.scales.backward import fit
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels, align, overlay, pinned, squeeze_constant_axes
 from graphnorm.scales.registry import Apply, Rule
 
@@ -71,7 +72,7 @@ def tied(ctx: Context, names: Sequence[str]) -> Labels:
     for name in names:
         if ctx.is_weight(name):
             common = _cover(common, ctx, name, rank)
-            ctx.demand(name, fit(ctx, [(1.0, common)], ctx.shape(name)), "bias")
+            ctx.demand(name, fit(ctx, [(1.0, common)], ctx.shape(name)), Role.BIAS)
     return common
 
 
@@ -155,12 +156,12 @@ def _times_weight(ctx: Context, weight: str, sign_w: float, x: Labels, sign_x: f
     x = np.where(x == FREE, PINNED, x)
     if all(n == 1 or m > 1 for n, m in zip(x.shape, shape, strict=True)):
         out = ctx.fresh(shape, "gain output")
-        ctx.demand(weight, fit(ctx, [(sign_w, out), (-sign_w * sign_x, x)], ctx.shape(weight)), "weight")
+        ctx.demand(weight, fit(ctx, [(sign_w, out), (-sign_w * sign_x, x)], ctx.shape(weight)), Role.WEIGHT)
         return out
     own = ctx.fresh(shape, f"gain {weight}")
     out = ctx.fresh(np.broadcast_shapes(shape, x.shape), "gain output")
     ctx.equation([(1.0, out), (-sign_x, x), (-sign_w, own)])
-    ctx.demand(weight, fit(ctx, [(1.0, own)], ctx.shape(weight)), "weight")
+    ctx.demand(weight, fit(ctx, [(1.0, own)], ctx.shape(weight)), Role.WEIGHT)
     return out
 
 

@@ -15,7 +15,7 @@ from graphnorm.scales import labels as lb
 from graphnorm.scales.backward import Handler, demand, fit, handler
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.context import Context
-from graphnorm.scales.demands import Step
+from graphnorm.scales.demands import Role, Step
 from graphnorm.scales.rules.elementwise import exponent
 from graphnorm.scales.rules.reduction import DEGREES, axes_of
 
@@ -24,7 +24,7 @@ Path = tuple[Step, ...]
 
 
 @handler("Mul", "Div")
-def product(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def product(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     first, second = node.inputs
     shape, sign = ctx.shape(name), 1.0 if node.op == "Mul" else -1.0
     if first == second:
@@ -44,7 +44,7 @@ def product(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: 
     if path or ctx.shape(large) != shape or lb.size(ctx.shape(small)) > lb.ENTRY_LIMIT:
         return False
     signs = {first: 1.0, second: sign}
-    role = "weight" if role == "weight" else "factor"
+    role = Role.WEIGHT if role == Role.WEIGHT else Role.FACTOR
     own = ctx.entries(small, role)
     rest = (*terms, (-signs[small], lb.align(own, len(shape))))
     demand(ctx, large, _times(rest, signs[large]), role)
@@ -52,7 +52,7 @@ def product(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: 
 
 
 @handler("Pow")
-def power(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def power(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     k = exponent(ctx, node.inputs[1])
     if not k or ctx.is_constant(node.inputs[0]) or ctx.shape(node.inputs[0]) != ctx.shape(name):
         return False
@@ -61,7 +61,7 @@ def power(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Pa
 
 
 def _homogeneous(degree: Fraction) -> Handler:
-    def apply(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+    def apply(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
         demand(ctx, node.inputs[0], _times(terms, float(1 / degree)), role, path)
         return True
 
@@ -73,7 +73,7 @@ handler("Reciprocal")(_homogeneous(Fraction(-1)))
 
 
 @handler(*DEGREES)
-def reduced(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def reduced(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     """All entries that are reduced into one share its scale."""
     source = node.inputs[0]
     rank = ctx.rank(source)
@@ -88,7 +88,7 @@ def reduced(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: 
 
 
 @handler("BatchNormalization")
-def standardised(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def standardised(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     """Weight standardisation: normalised rows keep their values, a gain takes the scale."""
     data, gain, bias = (*node.inputs, "", "")[:3]
     if path or name != node.outputs[0] or not node.attributes.get("training_mode", 0):
@@ -101,8 +101,8 @@ def standardised(ctx: Context, node: Node, name: str, terms: Terms, role: str, p
     else:
         ctx.equation(rows, "standardised weight")
     if bias:
-        demand(ctx, bias, fit(ctx, rows, ctx.shape(bias)), "bias")
-    demand(ctx, data, [], "fixed")
+        demand(ctx, bias, fit(ctx, rows, ctx.shape(bias)), Role.BIAS)
+    demand(ctx, data, [], Role.FIXED)
     return True
 
 

@@ -13,7 +13,7 @@ from graphnorm.scales import labels as lb
 from graphnorm.scales.backward import demand, fit, handler
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.context import Context
-from graphnorm.scales.demands import Step
+from graphnorm.scales.demands import Role, Step
 from graphnorm.scales.forward import is_plain
 from graphnorm.scales.rules.movement import MOVES, permutation
 
@@ -22,7 +22,7 @@ Path = tuple[Step, ...]
 
 
 @handler("Identity", "Cast", "CastLike", "Neg", "Abs", "Relu", "Dropout", "Trilu")
-def homogeneous(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def homogeneous(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     if name != node.outputs[0] or not ctx.value(name).is_float:
         return False
     demand(ctx, node.inputs[0], terms, role, path)
@@ -30,7 +30,7 @@ def homogeneous(ctx: Context, node: Node, name: str, terms: Terms, role: str, pa
 
 
 @handler("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def invertible(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def invertible(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     source = node.inputs[0]
     if path:
         demand(ctx, source, terms, role, (_step(ctx, node, 0), *path))
@@ -50,7 +50,7 @@ def invertible(ctx: Context, node: Node, name: str, terms: Terms, role: str, pat
 
 
 @handler("Slice", "Split", "Gather")
-def region(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def region(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     if node.op == "Gather" and not ctx.is_weight(node.inputs[0]):
         return False
     if MOVES[node.op](ctx, node, lb.pinned(ctx.rank(node.inputs[0]))) is None:
@@ -61,7 +61,7 @@ def region(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: P
 
 
 @handler("Expand")
-def expand(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def expand(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     if path:
         return False
     demand(ctx, node.inputs[0], fit(ctx, terms, ctx.shape(node.inputs[0])), role)
@@ -69,7 +69,7 @@ def expand(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: P
 
 
 @handler("Tile")
-def tile(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def tile(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     source, result = ctx.shape(node.inputs[0]), ctx.shape(name)
     if path or any(n not in (1, m) for n, m in zip(source, result, strict=True)):
         return False
@@ -78,13 +78,13 @@ def tile(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Pat
 
 
 @handler("Add", "Sub", "Sum")
-def total(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def total(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     shape = ctx.shape(name)
     if path and any(ctx.shape(operand) != shape for operand in node.inputs):
         return False
     for operand in node.inputs:
         part = terms if path else fit(ctx, terms, ctx.shape(operand))
-        demand(ctx, operand, part, "bias" if is_offset(ctx, node, operand) else role, path)
+        demand(ctx, operand, part, Role.BIAS if is_offset(ctx, node, operand) else role, path)
     return True
 
 
@@ -101,7 +101,7 @@ def is_offset(ctx: Context, node: Node, operand: str) -> bool:
 
 
 @handler("Concat")
-def concat(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def concat(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     if path:
         return False
     axis = int(node.attributes.get("axis", 0)) % ctx.rank(name)
@@ -117,7 +117,7 @@ def concat(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: P
 
 
 @handler("MatMul")
-def product(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: Path) -> bool:
+def product(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     """A low-rank product B A (LoRA): B[o, r] scales by out[o] - k[r], A[r, i] by k[r] + in[i]."""
     left, right = node.inputs
     if path or ctx.rank(left) != 2 or ctx.rank(right) != 2:
@@ -126,7 +126,7 @@ def product(ctx: Context, node: Node, name: str, terms: Terms, role: str, path: 
     if any(lb.varying_axes(labels) == {0, 1} for _, labels in aligned):
         return False
     inner = ctx.fresh((1, ctx.shape(left)[1]), f"rank of {name}")
-    role = "weight"  # both, whatever becomes of the product
+    role = Role.WEIGHT  # both, whatever becomes of the product
     rows = [(c, labels) for c, labels in aligned if labels.shape[1] == 1]
     columns = [(c, labels) for c, labels in aligned if labels.shape[1] > 1]
     demand(ctx, left, [*rows, (-1.0, inner)], role)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, Labels
 from graphnorm.scales.registry import Rule
 
@@ -34,7 +35,7 @@ def _full(labels: Labels, shape: Sequence[int], axes: Sequence[int]) -> Labels:
 
 def gather_elements(ctx: Context, node: Node) -> None:
     data, index = node.inputs
-    labels, shape = ctx.labels(data, "weight"), ctx.shape(data)
+    labels, shape = ctx.labels(data, Role.WEIGHT), ctx.shape(data)
     axis = int(node.attributes.get("axis", 0)) % labels.ndim
     positions = _known(ctx, index)
     others = [i for i in range(labels.ndim) if i != axis]
@@ -52,7 +53,7 @@ def gather_elements(ctx: Context, node: Node) -> None:
 
 def gather_nd(ctx: Context, node: Node) -> None:
     data, index = node.inputs
-    labels, shape = ctx.labels(data, "weight"), ctx.shape(data)
+    labels, shape = ctx.labels(data, Role.WEIGHT), ctx.shape(data)
     batch = int(node.attributes.get("batch_dims", 0))
     sizes, depth = ctx.shape(index), ctx.shape(index)[-1]
     positions, indexed = _known(ctx, index), range(batch, batch + depth)

@@ -13,6 +13,7 @@ import numpy as np
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context, Move
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels
 from graphnorm.scales.registry import Rule
 
@@ -147,7 +148,7 @@ def embedding(ctx: Context, node: Node) -> None:
     shape = ctx.shape(node.inputs[0])
     axis = int(node.attributes.get("axis", 0)) % len(shape)
     out = ctx.fresh((*shape[:axis], 1, *shape[axis + 1 :]), "embedding features")
-    ctx.demand(node.inputs[0], [(1.0, out)], "weight")
+    ctx.demand(node.inputs[0], [(1.0, out)], Role.WEIGHT)
     rank = ctx.rank(node.inputs[1])
     ctx.set(node.outputs[0], lb.take(out, np.zeros((1,) * rank, dtype=np.int64), axis))
 

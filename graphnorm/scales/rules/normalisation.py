@@ -14,6 +14,7 @@ import numpy as np
 from graphnorm.ir import BEFORE, Node
 from graphnorm.scales.backward import fit
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
 from graphnorm.scales.registry import Rule
 
@@ -38,15 +39,15 @@ def batch_norm(ctx: Context, node: Node) -> None:
     s = np.broadcast_to(incoming.reshape(-1), (channels,))
     u = ctx.fresh((channels,), "output channels") if gain else s
     if gain:
-        ctx.demand(gain, [(1.0, u), (-1.0, s)], "weight")
+        ctx.demand(gain, [(1.0, u), (-1.0, s)], Role.WEIGHT)
     if bias:
-        ctx.demand(bias, [(1.0, u)], "bias")
+        ctx.demand(bias, [(1.0, u)], Role.BIAS)
     if training or not ctx.is_weight(mean):
         ctx.pin_value(mean)
         if not training and mean:
             ctx.tie(s, ctx.labels(mean).reshape(-1), "running mean is a constant")
     else:
-        ctx.demand(mean, [(1.0, s)], "bias")
+        ctx.demand(mean, [(1.0, s)], Role.BIAS)
     ctx.pin_value(var)
     ctx.set_pinned(node)
     ctx.set(node.outputs[0], u.reshape(1, -1, *kernel))
@@ -91,7 +92,7 @@ def _normalise(ctx: Context, node: Node, axes: list[int], groups: int = 0) -> No
     out = pinned(rank)
     if ctx.is_weight(gain):
         u = ctx.fresh(ctx.shape(gain), "norm output")
-        ctx.demand(gain, [(1.0, u)], "weight")
+        ctx.demand(gain, [(1.0, u)], Role.WEIGHT)
         if channelwise:
             u = np.repeat(u.reshape(-1), ctx.shape(data)[1] // max(u.size, 1))
             out = u.reshape(1, -1, *(1,) * (rank - 2))
@@ -101,7 +102,7 @@ def _normalise(ctx: Context, node: Node, axes: list[int], groups: int = 0) -> No
         terms = out.reshape(-1) if channelwise and out.size > 1 else out
         if channelwise and terms.size not in (1, ctx.shape(bias)[0]):
             terms = terms.reshape(ctx.shape(bias)[0], -1)[:, 0]
-        ctx.demand(bias, fit(ctx, [(1.0, terms)], ctx.shape(bias)), "bias")
+        ctx.demand(bias, fit(ctx, [(1.0, terms)], ctx.shape(bias)), Role.BIAS)
     elif bias:
         ctx.tie(out.reshape(-1), ctx.labels(bias).reshape(-1), "constant bias")
     ctx.set_pinned(node)

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels
 from graphnorm.scales.registry import Rule
 
@@ -37,9 +38,9 @@ def lstm_projected(ctx: Context, node: Node) -> None:
     labels = ctx.uniform(ctx.labels(x), [0, 1], "steps and samples share one scale")
     directions, projected, _ = ctx.shape(projection)
     units = ctx.fresh((directions, projected), "projected units")
-    ctx.demand(weight, [(-1.0, np.where(labels == FREE, PINNED, labels))], "weight")
-    ctx.demand(recurrent, [(-1.0, units[:, None, :])], "weight")
-    ctx.demand(projection, [(1.0, units[:, :, None])], "weight")
+    ctx.demand(weight, [(-1.0, np.where(labels == FREE, PINNED, labels))], Role.WEIGHT)
+    ctx.demand(recurrent, [(-1.0, units[:, None, :])], Role.WEIGHT)
+    ctx.demand(projection, [(1.0, units[:, :, None])], Role.WEIGHT)
     for name in (bias, initial_c):
         if name:
             ctx.pin_value(name, "recurrent state")
@@ -71,16 +72,16 @@ def _recurrent(ctx: Context, node: Node, units: Labels | None) -> None:
     labels = np.where(labels == FREE, PINNED, labels)
     ctx.set_pinned(node)
     if units is None:
-        ctx.demand(weight, [(-1.0, labels)], "weight")
+        ctx.demand(weight, [(-1.0, labels)], Role.WEIGHT)
         for name in node.inputs[2:]:
             if name and name != lengths:
                 ctx.pin_value(name, "recurrent state")
         return
     out = units[:, :, None]
-    ctx.demand(weight, [(1.0, out), (-1.0, labels)], "weight")
-    ctx.demand(recurrent, [(1.0, out), (-1.0, units[:, None, :])], "weight")
+    ctx.demand(weight, [(1.0, out), (-1.0, labels)], Role.WEIGHT)
+    ctx.demand(recurrent, [(1.0, out), (-1.0, units[:, None, :])], Role.WEIGHT)
     if bias:
-        ctx.demand(bias, [(1.0, np.concatenate([units, units], axis=1))], "bias")
+        ctx.demand(bias, [(1.0, np.concatenate([units, units], axis=1))], Role.BIAS)
     batch_first = bool(node.attributes.get("layout", 0))
     state = units[None] if batch_first else units[:, None, :]
     _start(ctx, initial, state)
@@ -91,7 +92,7 @@ def _recurrent(ctx: Context, node: Node, units: Labels | None) -> None:
 
 def _start(ctx: Context, initial: str, state: Labels) -> None:
     if initial and ctx.is_weight(initial):
-        ctx.demand(initial, [(1.0, state)], "bias")
+        ctx.demand(initial, [(1.0, state)], Role.BIAS)
     elif initial:
         ctx.tie(state, ctx.labels(initial))
 

@@ -7,6 +7,7 @@ import numpy as np
 from graphnorm.ir import Node
 from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, Labels
 from graphnorm.scales.registry import Rule
 
@@ -44,7 +45,7 @@ def _resampled(ctx: Context, node: Node, rank: int) -> list[int]:
 
 def grid_sample(ctx: Context, node: Node) -> None:
     ctx.pin_value(node.inputs[1], "sampling positions")
-    labels = ctx.labels(node.inputs[0], "weight")  # a table, if it is one
+    labels = ctx.labels(node.inputs[0], Role.WEIGHT)  # a table, if it is one
     ctx.set(node.outputs[0], ctx.uniform(labels, range(2, labels.ndim)))
 
 
