@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "proof": "util ir scales rescaling alignment permutation verification",
     "api": "errors util ir rescaling solver weights frontends emission verification permutation proof",
     "certificates": "errors util ir rescaling solver permutation proof verification api",
-    "fingerprint": "errors util ir rescaling solver alignment permutation api",
+    "fingerprint": "errors util ir scales rescaling solver alignment permutation api",
     "explain": "errors util ir scales rescaling solver api",
     "pictures": "errors util ir scales rescaling explain",
     "training": "errors util ir frontends scales rescaling solver api",
