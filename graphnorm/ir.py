@@ -9,7 +9,7 @@ No framework object lives here: weights and constants are NumPy arrays (``ml_dty
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -97,6 +97,11 @@ class Graph:
     def is_open(self) -> bool:
         """Whether the size of some input may differ at run time."""
         return any(any(names) for names in self.symbols.values())
+
+    def closed(self) -> Graph:
+        """The network at the sizes that were traced, and at no other."""
+        values = {name: replace(value, dynamic=frozenset()) for name, value in self.values.items()}
+        return replace(self, values=values, symbols={}, sizing=(), uneven="")
 
     def alive(self) -> frozenset[str]:
         """Names of all values that some output depends on."""

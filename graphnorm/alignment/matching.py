@@ -220,20 +220,25 @@ def signatures(graph: ir.Graph) -> dict[str, str]:
     found = {"": ""}
     for index, name in enumerate(graph.inputs):
         found[name] = _hash("input", index, graph.values[name].shape)
-    for name in graph.weights:
-        found[name] = _hash("held", graph.values[name].shape)
-    for name, array in graph.constants.items():
-        content = b"" if array.dtype.name in ir.FLOAT_TYPES else array.tobytes()
-        found[name] = _hash("held", array.shape, content)
+    for name, array in (*graph.weights.items(), *graph.constants.items()):
+        found[name] = _hash("held", array.shape, _content(array))
     for node in graph.nodes:
         operands = [found[name] for name in node.inputs]
         if node.op in COMMUTATIVE:
             operands.sort()
-        exact = [(k, v) for k, v in sorted(node.attributes.items()) if not isinstance(v, float)]
+        exact = [(k, "" if isinstance(v, float) else v) for k, v in sorted(node.attributes.items())]
         for position, name in enumerate(node.outputs):
             if name:
                 found[name] = _hash(node.op, operands, exact, position, graph.values[name].shape)
     return found
+
+
+def _content(array: ir.Array) -> bytes:
+    """What integers and flags hold, whatever their width; nothing of floats."""
+    if array.dtype.name in ir.FLOAT_TYPES:
+        return b""
+    wide = array.dtype.kind in "iu" and array.dtype.itemsize < 8
+    return (array.astype(np.int64) if wide else array).tobytes()
 
 
 def _hash(*parts: Any) -> str:

@@ -18,6 +18,7 @@ from graphnorm.util.typing import Shape
 
 Operands = Sequence[Term | None]
 Results = Sequence[ir.Value]
+_FILLED = 1 << 22  # entries that a repeated constant is written out to
 
 
 @lowers("Identity")
@@ -76,6 +77,8 @@ def expand(b: Builder, node: ir.Node, operands: Operands, results: Results) -> l
         return [b.node("Expand", [full], shape, first.dtype, {"shape": shape}, results[0].dynamic)]
     if isinstance(first, Leaf) and not results[0].dynamic:
         return [first.moved(lambda array: np.broadcast_to(array, shape))]
+    if isinstance(first, Known) and not results[0].dynamic and int(np.prod(shape)) <= _FILLED:
+        return [Known(np.broadcast_to(first.array, shape))]
     return None
 
 

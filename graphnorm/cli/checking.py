@@ -190,9 +190,10 @@ def fingerprint(
     from graphnorm.cli.check_table import fingerprint_table
     from graphnorm.cli.files import write_json
     from graphnorm.cli.models.inputs import parse_inputs
-    from graphnorm.cli.models.spec import open_spec, parse_model
+    from graphnorm.cli.models.spec import open_spec, parse_model, shared_inputs
     from graphnorm.cli.outputs import check_outputs, json_output
-    from graphnorm.fingerprint.compute import differences, fingerprint_of
+    from graphnorm.fingerprint.compare import compare as run
+    from graphnorm.fingerprint.compute import fingerprint_of
 
     if other_weights is not None and compare is None:
         raise InputError("--other-weights is for --compare OTHER")
@@ -205,10 +206,14 @@ def fingerprint(
         opened = [open_spec(spec, given, w, seed) for spec, w in zip(specs, held, strict=False)]
         check_outputs(outputs, [file for item in opened for file in item.files])
         tell("computing invariants")
-        found = [fingerprint_of(item.model, **item.arguments) for item in opened]
-    different = differences(*found) if compare is not None else []
+        different: tuple[str, ...] = ()
+        if compare is None:
+            found = [fingerprint_of(opened[0].model, **opened[0].arguments)]
+        else:
+            both = run(opened[0].model, opened[1].model, **shared_inputs(*opened))
+            found, different = [both.first, both.second], both.differences
     printed = [{"model": name, **item.to_dict()} for name, item in zip(names, found, strict=True)]
-    write_json({"fingerprints": printed, "differences": different}, json_path)
+    write_json({"fingerprints": printed, "differences": list(different)}, json_path)
     out = display.console(json_path)
     for name, item in zip(names, found, strict=True):
         out.print(fingerprint_table(item, name))

@@ -6,23 +6,30 @@ is the sum of the outputs of the network with weights |w|^p on an input of ones,
 with sums in place of maxima (Neyshabur et al. 2015; Gonon et al. 2024, "A path-norm toolkit").  Biases start
 paths of their own; means are edges of weight 1 / n.  Where a value saturates, or is squared or rooted by a
 normalisation, its scale is fixed: paths end there, and begin anew with 1.
+
+No rescaling may change it.  So a walk is made with rescaled weights as well: each tensor of sums must follow
+its tensor's scale, or there is no path-norm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from graphnorm import ir
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint.windows import convolution, window_sum
+from graphnorm.permutation.matching import rebalanced
 from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.scales.labels import FREE
 from graphnorm.util.defects import DEFECTS, defect
 
 Floats = ir.Array
 _SAME = frozenset({"Relu", "LeakyRelu", "Abs", "Identity", "PRelu", "Neg", "Cast"})
 _SUMS = frozenset({"Add", "Sub", "Max", "Min", "Sum", "Where"})
+_SPREAD = 0.7  # of log-scales
+_EXACT = 1e-6  # relative; sums of positive numbers in float64
 
 
 def path_norm(graph: RescalingGraph, p: float) -> float:
@@ -39,8 +46,32 @@ def path_norm(graph: RescalingGraph, p: float) -> float:
     return found
 
 
+def check_paths(graph: RescalingGraph) -> None:
+    """Walk with the weights and with rescaled ones, side by side.
+
+    Raises:
+        NoPathNormError: an operator has no paths, or some whose sums do not scale with its result.
+    """
+    z = np.random.default_rng(0).uniform(-_SPREAD, _SPREAD, graph.solution.count)
+    x = graph.log_scales(z)
+    walk, other = _Walk(graph, 1.0), _Walk(graph, 1.0, rebalanced(graph, z))
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for node in graph.network.nodes:
+            walk.step(node)
+            other.step(node)
+            for name in node.outputs:
+                labels = graph.scales.labels.get(name)
+                if labels is None or not graph.network.values[name].is_float:
+                    continue
+                one, two = (np.asarray(found.values[name]) for found in (walk, other))
+                expected = np.where(labels == FREE, np.nan, np.exp(x[labels])) * one
+                off = np.abs(two - expected) > _EXACT * expected
+                if off.any():
+                    raise NoPathNormError(f"the paths through {node.op} {node.label} do not scale with it")
+
+
 class _Walk:
-    def __init__(self, graph: RescalingGraph, p: float) -> None:
+    def __init__(self, graph: RescalingGraph, p: float, weights: Mapping[str, Floats] | None = None) -> None:
         self.graph, self.network, self.p = graph, graph.network, p
         self.values: dict[str, Floats] = {}
         self.ended = 0.0
@@ -50,18 +81,23 @@ class _Walk:
         }
         for name in self.network.inputs:
             self.values[name] = np.ones(self.network.values[name].shape or ())
-        for name, array in (*self.network.weights.items(), *self.network.constants.items()):
+        held = self.network.weights if weights is None else weights
+        for name, array in (*held.items(), *self.network.constants.items()):
             if array.dtype.name in ir.FLOAT_TYPES:
                 self.values[name] = np.nan_to_num(np.abs(array.astype(np.float64)) ** p, posinf=0.0)
 
     def run(self) -> float:
         for node in self.network.nodes:
-            try:
-                self._visit(node)
-            except DEFECTS as error:
-                said = defect("path-norm", node.op, node.label, error, "without paths")
-                raise NoPathNormError(said) from error
+            self.step(node)
         return self.ended + sum(float(self.values[name].sum()) for name in self.network.outputs)
+
+    def step(self, node: ir.Node) -> None:
+        """Sums over the paths that end in a node's results."""
+        try:
+            self._visit(node)
+        except DEFECTS as error:
+            said = defect("path-norm", node.op, node.label, error, "without paths")
+            raise NoPathNormError(said) from error
 
     def _visit(self, node: ir.Node) -> None:
         found = self._result(node)
@@ -168,9 +204,11 @@ def _resize(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
 
 
 def _gather(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
-    """Any row may be picked: their mean."""
+    """Any row may be picked: their mean; of known ones, these."""
     axis = int(node.attributes.get("axis", 0))
-    x = walk.values[node.inputs[0]]
+    x, index = walk.values[node.inputs[0]], walk.network.constants.get(node.inputs[1])
+    if index is not None:
+        return np.take(x, index.astype(np.int64), axis)
     rank = len(walk.network.values[node.inputs[1]].shape or ())
     mean = x.mean(axis=axis, keepdims=True)
     spread = mean.reshape(mean.shape[:axis] + (1,) * rank + mean.shape[axis + 1 :])
