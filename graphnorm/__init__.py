@@ -23,7 +23,8 @@ from graphnorm.util.callers_state import kept_filters
 if TYPE_CHECKING:
     from graphnorm.api.canonicalize import Result, canonicalize
     from graphnorm.api.check import check
-    from graphnorm.api.reports import CheckReport, Report
+    from graphnorm.api.check_report import CheckReport
+    from graphnorm.api.reports import Report
     from graphnorm.api.trace import trace
     from graphnorm.rescaling.graph import RescalingGraph
     from graphnorm.training.enorm import ENorm
@@ -35,7 +36,7 @@ __version__ = "0.1.0"
 
 # Public name -> module: loaded on first use, so that importing graphnorm costs next to nothing.
 _HOMES = {
-    "CheckReport": "graphnorm.api.reports",
+    "CheckReport": "graphnorm.api.check_report",
     "ENorm": "graphnorm.training.enorm",
     "ImplicitENorm": "graphnorm.training.implicit",
     "PathSGD": "graphnorm.training.path_sgd",

@@ -17,10 +17,11 @@ from dataclasses import replace
 from typing import Any
 
 from graphnorm import ir
+from graphnorm.api.check_report import CheckReport, Search
 from graphnorm.api.interfaces import Interfaces, open_pair
-from graphnorm.api.reports import SIZED, UNEXERCISED, CheckReport, Search, Verification
 from graphnorm.api.resizing import Resized, fitted, limit, measured, show, traced
 from graphnorm.api.sources import Source, TorchSource
+from graphnorm.api.verdicts import Verdict, Verification
 from graphnorm.errors import InputError, RunError
 from graphnorm.proof.pairing import WRITTEN, counterparts
 from graphnorm.proof.prove import Attempt, attempt
@@ -127,10 +128,10 @@ def check(
     stages = ("trace", "prove", "verify", "locate")
     laps = dict(zip(stages, (end - start for start, end in itertools.pairwise(clock)), strict=True))
     report = _report(pair, found, measurement, parted, search, laps, inputs.remarks, limits)
-    if report.verdict == "agrees" and (
+    if report.verdict is Verdict.AGREES and (
         missed := _missed(first, found, original, inputs, suspects, device, seconds / 4)
     ):
-        verification = replace(report.verification, verdict=UNEXERCISED)
+        verification = replace(report.verification, verdict=Verdict.UNEXERCISED)
         report = replace(report, verification=verification, remarks=(*report.remarks, *missed))
     at = (traced(first.network), *resized.shapes)
     sizes = tuple(dict(zip(first.network.inputs, shapes, strict=True)) for shapes in at)
@@ -194,13 +195,13 @@ def _report(
     first, second = pair.first, pair.second
     still = () if measurement is None else unmoved(first.network, measurement.still)
     if parted is not None:
-        verdict = "differs"
+        verdict = Verdict.DIFFERS
     elif found.identical and not pair.remarks:
-        verdict = "identical"
+        verdict = Verdict.IDENTICAL
     elif found.settled:
-        verdict = SIZED if limits else "proved"
+        verdict = Verdict.SIZED if limits else Verdict.PROVED
     else:
-        verdict = UNEXERCISED if measurement is None or still else "agrees"
+        verdict = Verdict.UNEXERCISED if measurement is None or still else Verdict.AGREES
     certificate = None if found.proof is None else found.proof.certificate
     names = first.network.inputs if isinstance(second, TorchSource) else second.network.inputs
     return CheckReport(

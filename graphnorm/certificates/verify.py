@@ -46,7 +46,7 @@ def save_certificate(result: Result, path: Path, written: Path | None = None) ->
         InputError: clips were rewritten, so that A is not the graph that the certificate is about.
     """
     source = result.source
-    if result.report.clips is not None and result.report.clips["rewritten"]:
+    if result.report.clips is not None and result.report.clips.rewritten:
         raise InputError(
             "a certificate is about one graph, and rewritten clips are another: write the model with "
             "rewritten clips first, then canonicalise that"
@@ -55,8 +55,8 @@ def save_certificate(result: Result, path: Path, written: Path | None = None) ->
     other = reopened(source, result.model if alone else written)
     vectors = pack(result.log_scales, result.permutation)
     options, solver = result.report.options, result.report.solver
-    exact = options["mode"] == "exact"
-    norm = float(options["p"]), float(options["c"]), bool(options["biases"])
+    exact = options.exact
+    norm = options.p, options.c, options.biases
     before, after = _objectives(result.graph, result.log_scales, *norm)
     claims = Claims(
         a_graph=graph_hash(source.network),
@@ -69,7 +69,7 @@ def save_certificate(result: Result, path: Path, written: Path | None = None) ->
         biases=norm[2],
         before=before,
         after=after,
-        gap=None if solver.get("gap") is None else float(solver["gap"]),
+        gap=solver.gap,
         vectors=hashlib.sha256(vectors).hexdigest(),
     )
     write(path, claims, vectors)

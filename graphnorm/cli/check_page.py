@@ -12,7 +12,7 @@ from graphnorm.util.atomic import replacing
 from graphnorm.util.printable import printable
 
 if TYPE_CHECKING:
-    from graphnorm.api.reports import CheckReport
+    from graphnorm.api.check_report import CheckReport
 
 _COLOURS = {"green": "#1a7f37", "yellow": "#9a6700", "red": "#cf222e"}
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;

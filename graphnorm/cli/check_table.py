@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from graphnorm.api.reports import CheckReport
+    from graphnorm.api.check_report import CheckReport
     from graphnorm.fingerprint.compute import Fingerprint
 
 COLOURS = {

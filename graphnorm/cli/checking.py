@@ -70,7 +70,7 @@ def check(
     sizes (a certificate, but sizes are open and others may part them), agrees (on all inputs that were
     tried), not exercised (those inputs show nothing), differs. Exit code 1 if they differ.
     """
-    from graphnorm.api.reports import SIZED
+    from graphnorm.api.verdicts import Verdict
     from graphnorm.cli import display
     from graphnorm.cli.check_page import write_page
     from graphnorm.cli.check_table import check_table
@@ -111,8 +111,8 @@ def check(
     if html is not None:
         write_page(report, a, b, html, saved)
     display.console(json_path).print(check_table(report, a, b, saved))
-    certain = report.certain or (fixed_sizes and report.verdict == SIZED)
-    if report.verdict == "differs" or (require_proof and not certain):
+    certain = report.certain or (fixed_sizes and report.verdict is Verdict.SIZED)
+    if report.verdict is Verdict.DIFFERS or (require_proof and not certain):
         raise typer.Exit(NOT_EQUIVALENT)
 
 

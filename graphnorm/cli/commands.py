@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from graphnorm.api.options import Mode, Options
 from graphnorm.cli.group import ReportingGroup
 from graphnorm.errors import InputError
 from graphnorm.util.limits import limits
@@ -53,12 +53,7 @@ def options(
         context.with_resource(limits(*[math.inf] * 3))
 
 
-class Mode(StrEnum):
-    """How coefficients are chosen."""
-
-    optimal = "optimal"
-    exact = "exact"
-
+DEFAULT = Options()
 
 MODEL = "An .onnx or .pt2 file, timm:NAME, torchvision:NAME, or module.path:callable."
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
@@ -100,16 +95,18 @@ def canonicalize(
             "--output", "-o", metavar="OUT", help=".onnx for ONNX models, else .pt2 or .safetensors."
         ),
     ],
-    p: Annotated[float, typer.Option("--p", help="Exponent of the norm, > 0; inf: largest weights.")] = 2.0,
-    c: Annotated[float, typer.Option("--c", help="Asymmetry of ENorm-c, > 0; 1 is symmetric.")] = 1.0,
-    biases: Annotated[bool, typer.Option("--biases", help="Count biases in the norm, too.")] = False,
+    p: Annotated[
+        float, typer.Option("--p", help="Exponent of the norm, > 0; inf: largest weights.")
+    ] = DEFAULT.p,
+    c: Annotated[float, typer.Option("--c", help="Asymmetry of ENorm-c, > 0; 1 is symmetric.")] = DEFAULT.c,
+    biases: Annotated[bool, typer.Option("--biases", help="Count biases in the norm, too.")] = DEFAULT.biases,
     mode: Annotated[
         Mode,
         typer.Option("--mode", help="exact: coefficients are powers of two, outputs stay bit-identical."),
-    ] = Mode.optimal,
+    ] = DEFAULT.mode,
     tol: Annotated[
         float, typer.Option("--tol", help="Stop when max |log(in / out)| is at most this.")
-    ] = 1e-8,
+    ] = DEFAULT.tol,
     gap: Annotated[
         float | None,
         typer.Option(
@@ -118,7 +115,7 @@ def canonicalize(
     ] = None,
     method: Annotated[
         str, typer.Option("--method", help="Solver: auto, coarse, newton, cyclic or paper_blocks.")
-    ] = "auto",
+    ] = DEFAULT.method,
     memory: Annotated[
         float | None,
         typer.Option(
@@ -186,7 +183,7 @@ def canonicalize(
             p=p,
             c=c,
             biases=biases,
-            mode=mode.value,
+            mode=mode,
             tol=tol,
             gap=gap,
             method=method,

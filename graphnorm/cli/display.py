@@ -20,7 +20,9 @@ from graphnorm.cli.inspection import status_counts
 from graphnorm.util.printable import printable, shortened
 
 if TYPE_CHECKING:
-    from graphnorm.api.reports import Report, Verification
+    from graphnorm.api.records import ClipRun
+    from graphnorm.api.reports import Report
+    from graphnorm.api.verdicts import Verification
     from graphnorm.explain import Summary
     from graphnorm.rescaling.graph import Cause
 
@@ -63,10 +65,10 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
     table = _pairs(title)
     if weights:
         table.add_row("weights", escape(weights))
-    before, after = report.objective["before"], report.objective["after"]
+    before, after = report.objective.before, report.objective.after
     change = f"  ({_change(before, after)})" if before else ""
-    p = report.options["p"]
-    stopped = "" if report.solver["converged"] else f"  [yellow]{report.solver['message']}[/yellow]"
+    p = report.options.p
+    stopped = "" if report.solver.converged else f"  [yellow]{report.solver.message}[/yellow]"
     nothing = "" if report.dimension else ": nothing to do"
     table.add_row("dimension", f"{report.dimension} independent rescalings{nothing}")
     what = "largest |w|" if p == float("inf") else f"sum |w|^{p:g}"
@@ -74,16 +76,16 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
     if report.unchanged:
         said = f"{before:.6g}, unchanged: {report.unchanged}"
     table.add_row(f"objective ({what})", escape(said))
-    table.add_row("cycles", f"{report.solver['cycles']}{stopped}")
-    table.add_row("imbalance", f"{report.solver['imbalance']:.2g}")
-    if report.solver["gap"] is not None:
-        table.add_row("optimality gap", f"≤ {report.solver['gap']:.2g} of the norm (certified)")
-    if report.solver["exact_cost"] is not None:
-        table.add_row("cost of exactness", f"{report.solver['exact_cost']:+.2%} of the optimum")
-    if report.solver["limited_channels"]:
+    table.add_row("cycles", f"{report.solver.cycles}{stopped}")
+    table.add_row("imbalance", f"{report.solver.imbalance:.2g}")
+    if report.solver.gap is not None:
+        table.add_row("optimality gap", f"≤ {report.solver.gap:.2g} of the norm (certified)")
+    if report.solver.exact_cost is not None:
+        table.add_row("cost of exactness", f"{report.solver.exact_cost:+.2%} of the optimum")
+    if report.solver.limited_channels:
         table.add_row(
             "limited",
-            f"{report.solver['limited_channels']} channels held at 1: out of the float type's range",
+            f"{report.solver.limited_channels} channels held at 1: out of the float type's range",
         )
     _verification_rows(table, report.verification)
     _graph_rows(table, report.pins, report.degenerate, report.unknown)
@@ -97,12 +99,12 @@ def report_table(report: Report, title: str, output: str = "", weights: str = ""
     return table
 
 
-def clips_table(clips: Mapping[str, Sequence[str]]) -> Table:
+def clips_table(clips: ClipRun) -> Table:
     """Which clips were rewritten, and why the others were not."""
     table = _pairs("clips")
-    names = escape(_few(clips["rewritten"], 12))
-    table.add_row("rewritten", f"{len(clips['rewritten'])}: {names}" if names else "none")
-    for line in clips["left"]:
+    names = escape(_few(clips.rewritten, 12))
+    table.add_row("rewritten", f"{len(clips.rewritten)}: {names}" if names else "none")
+    for line in clips.left:
         table.add_row("left", escape(line))
     return table
 

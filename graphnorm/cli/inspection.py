@@ -90,7 +90,7 @@ def side_text(sides: Sequence[Side]) -> str:
 
 def status_counts(layers: Sequence[Layer]) -> str:
     """How many layers have which status."""
-    counts = Counter(layer.status for layer in layers)
+    counts = Counter(str(layer.status) for layer in layers)
     said = {"partly": "pinned in part"}
     return ", ".join(f"{counts[status]} {said.get(status, status)}" for status in COLOURS if counts[status])
 

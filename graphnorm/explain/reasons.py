@@ -10,7 +10,7 @@ import numpy as np
 
 from graphnorm.errors import InputError
 from graphnorm.explain.chains import Chain
-from graphnorm.explain.status import SIDES, Describer, Layer, Side, side_labels
+from graphnorm.explain.status import SIDES, Describer, Layer, Side, Status, side_labels
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.util.typing import Integers
 
@@ -74,7 +74,7 @@ def why(graph: RescalingGraph, layer: str) -> Chain:
 
 def _reasons(describer: Describer, layer: Layer, number: int) -> Reasons:
     side: Side = (layer.output, layer.input)[number]
-    if side.status == "none":
+    if side.status is Status.NONE:
         return Reasons()
     pin = describer.pin_chain(layer.name, number) if side.free < side.channels else ()
     if not side.free:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,31 @@ from graphnorm.util.typing import Integers
 SIDES = (1, -1)  # the sign of a side's terms in a demand: output, input
 
 
+class Status(StrEnum):
+    """What may happen to the channels of one side of a layer."""
+
+    FREE = "free"
+    """They can be rescaled, and no other layer's same side with them."""
+    TIED = "tied"
+    """They can be rescaled together with the same side of other layers."""
+    PARTLY = "partly"
+    """Some can, others are pinned."""
+    PINNED = "pinned"
+    """None can."""
+    DEGENERATE = "degenerate"
+    """They can, but the objective has no minimum along some of them."""
+    NONE = "none"
+    """The layer has no such side."""
+
+    __repr__ = str.__repr__
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """The output or input channels of a layer.
 
     Attributes:
-        status: ``free``, ``tied``, ``partly``, ``pinned``, ``degenerate``, or ``none`` (no such side).
+        status: what may happen to them.
         channels: number of distinct scales, pinned ones counted one by one.
         free: how many of them can move.
         scales: how many independent scales move them.
@@ -39,7 +59,7 @@ class Side:
         degenerate: why the objective has no minimum -> number of channels.
     """
 
-    status: str
+    status: Status
     channels: int
     free: int
     scales: int = 0
@@ -64,11 +84,14 @@ class Layer:
     input: Side
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """That of the output side; of the input side where the output is pinned."""
-        if self.output.status not in {"pinned", "none"} or self.input.status in {"pinned", "none"}:
+        if self.output.status not in {Status.PINNED, Status.NONE} or self.input.status in {
+            Status.PINNED,
+            Status.NONE,
+        }:
             return self.output.status
-        return "partly"
+        return Status.PARTLY
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only."""
@@ -156,22 +179,22 @@ class Describer:
     def _side(self, name: str, number: int) -> Side:
         labels = side_labels(self.demands[name], SIDES[number])
         if not len(labels):
-            return Side("none", 0, 0)
+            return Side(Status.NONE, 0, 0)
         free = len(self.movable(labels))
         pinned_by = self.pin_chain(name, number)[-1] if free < len(labels) else None
         if not free:
-            return Side("pinned", len(labels), 0, pinned_by=pinned_by)
+            return Side(Status.PINNED, len(labels), 0, pinned_by=pinned_by)
         variables = self.variables(labels)
         tied = tuple(
             dict.fromkeys(o for v in variables.tolist() for o in self.owners[number].get(v, ()) if o != name)
         )
         degenerate = self.missing.reasons(labels)
         if free < len(labels):
-            status = "partly"
+            status = Status.PARTLY
         elif np.isin(variables, self.missing.variables).all():
-            status = "degenerate"
+            status = Status.DEGENERATE
         else:
-            status = "tied" if tied else "free"
+            status = Status.TIED if tied else Status.FREE
         return Side(status, len(labels), free, len(variables), tied, pinned_by, degenerate)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphnorm.explain import Describer, Layer, Side
 from graphnorm.explain import Link as Cause
+from graphnorm.explain.status import Status
 from graphnorm.pictures.flow import Box, Flow, Link, Strand
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
@@ -118,11 +119,11 @@ def _layer(layer: Layer) -> LayerNote:
 
 
 def _side(side: Side) -> str:
-    if side.status == "none":
+    if side.status is Status.NONE:
         return "none"
     share = (
         f"{side.free} of {side.channels} free"
-        if side.status == "partly"
+        if side.status is Status.PARTLY
         else f"{side.status} ({side.channels})"
     )
     dead = "".join(f", {n} without a minimum: {reason}" for reason, n in side.degenerate.items())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -170,15 +170,20 @@ def layers_after(network: ir.Graph, demands: Iterable[Demand]) -> dict[int, int]
     return found
 
 
-def energy_by_weight(
-    graph: RescalingGraph, new: Mapping[str, ir.Array], p: float
-) -> dict[str, tuple[float, float]]:
+class Change(NamedTuple):
+    """A number before and after."""
+
+    before: float
+    after: float
+
+
+def energy_by_weight(graph: RescalingGraph, new: Mapping[str, ir.Array], p: float) -> dict[str, Change]:
     """Weight name -> sum |w|^p before and after, for multiplicative weights in network order."""
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, Change] = {}
     for demand in sorted(graph.demands, key=lambda d: d.node):
         name = demand.weight
         if demand.role == Role.WEIGHT and name not in found:
             before = float(power_sum(graph.network.weights[name], [], p))
             after = float(power_sum(new[name], [], p)) if name in new else before
-            found[name] = (before, after)
+            found[name] = Change(before, after)
     return found

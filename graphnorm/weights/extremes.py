@@ -12,17 +12,18 @@ import numpy as np
 
 from graphnorm import ir
 from graphnorm.rescaling.graph import RescalingGraph
+from graphnorm.rescaling.objective import Change
+from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import align
 from graphnorm.util.typing import Floats
 from graphnorm.weights.coefficients import Rescaled
 
-Pair = tuple[float, float]  # before, after
 HALF = ir.float_format("float16").largest
 NOTABLE = 100.0  # a coefficient from which it pays to run the model and look at its activations
 MOST = 1 << 26  # entries of all activations together, beyond which they are not looked at
 
 
-def weight_extremes(graph: RescalingGraph, rescaled: Rescaled, x: Floats) -> dict[str, Pair]:
+def weight_extremes(graph: RescalingGraph, rescaled: Rescaled, x: Floats) -> dict[str, Change]:
     """Largest absolute weight and bias, and the largest factor of a channel.
 
     Args:
@@ -33,23 +34,23 @@ def weight_extremes(graph: RescalingGraph, rescaled: Rescaled, x: Floats) -> dic
     Returns:
         ``coefficient`` (1 before; a factor or its reciprocal), ``weight`` and ``bias``.
     """
-    found = {"coefficient": (1.0, float(np.exp(np.abs(x).max(initial=0.0))))}
-    for kind, role in (("weight", "weight"), ("bias", "bias")):
+    found = {"coefficient": Change(1.0, float(np.exp(np.abs(x).max(initial=0.0))))}
+    for role in (Role.WEIGHT, Role.BIAS):
         names = {demand.weight for demand in graph.demands if demand.role == role}
         before = max((_largest(graph.network.weights[name]) for name in names), default=0.0)
         new = (rescaled.weights.get(name, graph.network.weights[name]) for name in names)
-        found[kind] = before, max(map(_largest, new), default=0.0)
+        found[role.value] = Change(before, max(map(_largest, new), default=0.0))
     return found
 
 
-def worth_running(graph: RescalingGraph, found: Mapping[str, Pair]) -> bool:
+def worth_running(graph: RescalingGraph, found: Mapping[str, tuple[float, float]]) -> bool:
     """Whether activations may have grown much, and fit into memory side by side."""
     sizes = (value.shape or () for value in graph.network.values.values() if value.is_float)
     total = sum(int(np.prod(shape, dtype=np.int64)) for shape in sizes)
     return found["coefficient"][1] >= NOTABLE and total <= MOST
 
 
-def activation_extremes(graph: RescalingGraph, hidden: Mapping[str, ir.Array], x: Floats) -> Pair:
+def activation_extremes(graph: RescalingGraph, hidden: Mapping[str, ir.Array], x: Floats) -> Change:
     """Largest absolute activation of a run of the original; each grows with its label."""
     before = after = 0.0
     for name, array in hidden.items():
@@ -61,10 +62,10 @@ def activation_extremes(graph: RescalingGraph, hidden: Mapping[str, ir.Array], x
         before = max(before, float(wide.max()))
         scale = np.where(labels < 0, 0.0, x[labels])  # what is 0 or infinite stays so
         after = max(after, float((wide * np.exp(align(scale, array.ndim))).max()))
-    return before, after
+    return Change(before, after)
 
 
-def leaving_half(found: Mapping[str, Pair]) -> Sequence[str]:
+def leaving_half(found: Mapping[str, tuple[float, float]]) -> Sequence[str]:
     """A sentence for each kind of number that was inside float16's range and is not any more."""
     return [
         f"the largest {kind} was {before:.3g} and is {after:.3g}, beyond float16's {HALF:.0f}: keep the "

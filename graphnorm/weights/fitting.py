@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,28 @@ from graphnorm.solver.problem import Problem, objective
 from graphnorm.solver.rounding import integer_descent
 from graphnorm.solver.solve import Solution
 from graphnorm.util.typing import Floats
-from graphnorm.weights.coefficients import Rescaled, lattice, powers_of_two, rescale
+from graphnorm.weights.coefficients import LOG2, Rescaled, lattice, powers_of_two, rescale
 
 ROUNDS = 8  # of freezing channels whose coefficients leave the float format
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A solution that the float formats of all weights hold.
+
+    Attributes:
+        solution: the solver's.
+        rescaled: the new weights; `lost` are the variables that were held at 1.
+        z: log-scale of each variable, on the lattice of powers of two in exact mode.
+        x: log-scale of each label.
+        objective: at `z`.
+    """
+
+    solution: Solution
+    rescaled: Rescaled
+    z: Floats
+    x: Floats
+    objective: float
 
 
 def fit(
@@ -26,12 +45,8 @@ def fit(
     solved: Callable[[npt.NDArray[np.bool_]], Solution],
     held: npt.NDArray[np.bool_],
     memory: int,
-) -> tuple[Solution, Rescaled, Floats, float]:
-    """Solve and apply; channels that are `held` or don't fit the float format stay at 1.
-
-    Returns:
-        The solution, new weights, log-scales (on the lattice in exact mode) and the objective there.
-    """
+) -> Fit:
+    """Solve and apply; channels that are `held` or don't fit the float format stay at 1."""
     frozen = held.copy()
     for attempt in itertools.count():
         solution = solved(frozen)
@@ -47,7 +62,10 @@ def fit(
         if frozen[misfit].all():
             misfit = np.arange(problem.count)
         frozen[misfit] = True
-    return solution, replace(rescaled, lost=np.flatnonzero(frozen)), z, final
+    x = graph.log_scales(z)
+    if exact:
+        x = np.asarray(np.rint(x / LOG2) * LOG2)
+    return Fit(solution, replace(rescaled, lost=np.flatnonzero(frozen)), z, x, final)
 
 
 def _rounded(

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import graphnorm
-from graphnorm.api.reports import CheckReport, Verification
+from graphnorm.api.check_report import CheckReport
 from graphnorm.api.sources import open_model
+from graphnorm.api.verdicts import Verdict, Verification
 from graphnorm.emission.torch_module import rescale_torch
 from tests.api.test_canonicalize import exported
 from tests.support.equivalents import equivalent_weights
@@ -158,7 +159,7 @@ def test_the_first_layer_is_named() -> None:
 
 def test_a_counterexample_keeps_names_that_numpy_uses_itself(tmp_path: Path) -> None:
     arrays = {"file": np.arange(3.0), "allow_pickle": np.ones((1, 2), np.float16)}
-    report = CheckReport(Verification("differs"), counterexample=arrays)
+    report = CheckReport(Verification(Verdict.DIFFERS), counterexample=arrays)
     report.save_counterexample(tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as found:
         assert {name: array.tolist() for name, array in found.items()} == {

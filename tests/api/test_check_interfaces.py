@@ -11,8 +11,8 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 import graphnorm
+from graphnorm.api.check_report import CheckReport
 from graphnorm.api.interfaces import open_pair
-from graphnorm.api.reports import CheckReport
 from graphnorm.errors import InputError
 from tests.support.onnx_pairs import model, node, normal, value, verdict
 

@@ -17,8 +17,9 @@ from torch.export import Dim, ExportedProgram
 from typer.testing import CliRunner
 
 import graphnorm
-from graphnorm.api.reports import CERTAIN, SIZED, CheckReport
+from graphnorm.api.check_report import CheckReport
 from graphnorm.api.resizing import repeated
+from graphnorm.api.verdicts import CERTAIN, Verdict
 from graphnorm.cli.commands import app
 from graphnorm.frontends.onnx.read import read_onnx
 from graphnorm.proof.pairing import pair_weights
@@ -112,7 +113,7 @@ def test_what_might_part_them_at_another_size_is_proved_at_these_sizes() -> None
     capped = [LENGTH, node("Sub", ["n", "one"], ["j"]), node("Min", ["j", "cap"], ["i"])]
     a, b = hidden(LAST, {}), hidden(capped, {"cap": [500]}, gain=2.0)
     report = check(a, b)
-    assert report.verdict == SIZED
+    assert report.verdict == Verdict.SIZED
     assert not report.certain
     assert report.equivalent
     assert any("x 1x16x4" in remark and "Min" in remark for remark in report.remarks)
@@ -129,7 +130,7 @@ def test_a_proof_at_fixed_sizes_is_asked_for(tmp_path: Path) -> None:
     command += ["--json", str(tmp_path / "r.json")]
     for more, code in (([], 0), (["--require-proof"], 1), (["--require-proof", "--fixed-sizes"], 0)):
         assert CliRunner().invoke(app, [*command, *more]).exit_code == code
-    assert json.loads((tmp_path / "r.json").read_text())["verification"]["verdict"] == SIZED
+    assert json.loads((tmp_path / "r.json").read_text())["verification"]["verdict"] == Verdict.SIZED
 
 
 def windows(shape: list[Any], **attributes: Any) -> ModelProto:
@@ -166,7 +167,7 @@ def test_a_size_that_one_model_fixes() -> None:
 
     for a, b in ((relu("n"), relu(5)), (relu(5), relu("n"))):
         report = check(a, b)
-        assert report.verdict == SIZED
+        assert report.verdict == Verdict.SIZED
         assert any("open" in remark and "takes 5 only" in remark for remark in report.remarks)
     assert verdict(relu("n"), relu("batch")) == "identical"
 

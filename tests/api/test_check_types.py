@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import graphnorm
 from graphnorm.alignment.matching import match
-from graphnorm.api.reports import CERTAIN
+from graphnorm.api.verdicts import CERTAIN
 from graphnorm.frontends.onnx.read import read_onnx
 from graphnorm.proof.pairing import pair_normal
 from tests.support.onnx_pairs import model, node, value, verdict

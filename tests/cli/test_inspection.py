@@ -17,6 +17,7 @@ from graphnorm.cli.explanation import explanation_lines
 from graphnorm.cli.folding import patterns
 from graphnorm.cli.inspection import layer_table, side_text, status_counts
 from graphnorm.explain import Describer, Link, Side, explain, summarise
+from graphnorm.explain.status import Status
 from graphnorm.rescaling.graph import RescalingGraph
 
 
@@ -126,16 +127,19 @@ GELU = Link("act", "Gelu", "not homogeneous")
 @pytest.mark.parametrize(
     ("side", "text"),
     [
-        (Side("none", 0, 0), "–"),
-        (Side("free", 8, 8, 8), "8 free"),
-        (Side("pinned", 8, 0, pinned_by=GELU), "pinned by Gelu act: not homogeneous"),
+        (Side(Status.NONE, 0, 0), "–"),
+        (Side(Status.FREE, 8, 8, 8), "8 free"),
+        (Side(Status.PINNED, 8, 0, pinned_by=GELU), "pinned by Gelu act: not homogeneous"),
         (
-            Side("partly", 8, 3, 3, ("b.w",), GELU),
+            Side(Status.PARTLY, 8, 3, 3, ("b.w",), GELU),
             "3 of 8 free, tied with b.w; the rest pinned by Gelu act: not homogeneous",
         ),
-        (Side("tied", 8, 8, 8, ("b.w", "c.w", "a.x.w", "q")), "8 tied with b.w, c.w + 2 more"),
-        (Side("degenerate", 2, 2, 2, degenerate={"nothing in": 2}), "2 degenerate; no minimum: nothing in"),
-        (Side("free", 3, 3, 3, degenerate={"nothing in": 1}), "3 free; no minimum: nothing in (1)"),
+        (Side(Status.TIED, 8, 8, 8, ("b.w", "c.w", "a.x.w", "q")), "8 tied with b.w, c.w + 2 more"),
+        (
+            Side(Status.DEGENERATE, 2, 2, 2, degenerate={"nothing in": 2}),
+            "2 degenerate; no minimum: nothing in",
+        ),
+        (Side(Status.FREE, 3, 3, 3, degenerate={"nothing in": 1}), "3 free; no minimum: nothing in (1)"),
     ],
 )
 def test_text_of_a_side(side: Side, text: str) -> None:
@@ -143,9 +147,9 @@ def test_text_of_a_side(side: Side, text: str) -> None:
 
 
 def test_text_of_sides_that_are_alike() -> None:
-    sides = [Side("pinned", n, 0, pinned_by=Link(f"{n}.act", "Gelu", "why")) for n in (4, 5)]
+    sides = [Side(Status.PINNED, n, 0, pinned_by=Link(f"{n}.act", "Gelu", "why")) for n in (4, 5)]
     assert printed(side_text(sides)).strip() == "pinned by Gelu {4-5}.act: why"
-    assert printed(side_text([Side("free", n, n, n) for n in (4, 9)])).strip() == "4–9 free"
+    assert printed(side_text([Side(Status.FREE, n, n, n) for n in (4, 9)])).strip() == "4–9 free"
 
 
 class TestWhy:

@@ -126,7 +126,7 @@ class TestPins:
         assert operators(chain) == ["MatMul", "Add", "Tanh"]
         assert [link.direction for link in chain] == ["", WITH, WITH]
         assert chain[-1].reason == "not homogeneous"
-        assert chain[-1].source.startswith("tests/explain/test_reasons.py:")
+        assert chain[-1].source.startswith("explain/test_reasons.py:")
         explained = only(gated, "last.weight")
         assert operators(explained.output.pin)[-1] == "network output"
         assert operators(explained.input.pin) == ["MatMul", "Tanh"]

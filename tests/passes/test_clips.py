@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 import graphnorm
 from graphnorm import ir
+from graphnorm.api.records import ClipRun
 from graphnorm.cli.commands import app
 from graphnorm.cli.models.zoo import build_module
 from graphnorm.errors import InputError, NotEquivalentError
@@ -384,7 +385,7 @@ def test_programs_keep_their_sizes_and_files(tmp_path: Path) -> None:
     torch.export.save(program, tmp_path / "a.pt2")
     result = graphnorm.canonicalize(tmp_path / "a.pt2", rewrite_clips=True)
     assert result.report.verification.verdict == "proved"
-    assert result.report.clips == {"rewritten": ("first", "hardtanh_1"), "left": ()}
+    assert result.report.clips == ClipRun(("first", "hardtanh_1"), ())
     torch.export.save(result.model, tmp_path / "b.pt2")
     loaded = torch.export.load(tmp_path / "b.pt2")
     assert {"first.max", "hardtanh_1.min", "hardtanh_1.max"} <= loaded.state_dict.keys()
@@ -552,7 +553,7 @@ def test_exports_gain_as_much_as_modules(first: nn.Module) -> None:
     proto = exported(model, x)
     result = graphnorm.canonicalize(proto, x.numpy(), rewrite_clips=True)
     assert result.report.verification.verdict == "proved"
-    assert result.report.clips == {"rewritten": ("first", "second"), "left": ()}
+    assert result.report.clips == ClipRun(("first", "second"), ())
     assert result.report.dimension == graphnorm.trace(rewrite(model, x)[0], x).dimension == 10
     assert result.report.objective["after"] < result.report.objective["before"]
 
@@ -596,7 +597,7 @@ def test_a_second_run_finds_nothing_left() -> None:
     model, x = Net(2, nn.ReLU6(), nn.ReLU6()).double(), sample(2, torch.float64)
     first = graphnorm.canonicalize(model, x, rewrite_clips=True, tol=1e-11)
     second = graphnorm.canonicalize(first.model, x, rewrite_clips=True, tol=1e-11)
-    assert second.report.clips == {"rewritten": (), "left": ()}
+    assert second.report.clips == ClipRun((), ())
     assert all(np.abs(factor - 1).max() < 1e-8 for factor in second.coefficients.values())
 
 

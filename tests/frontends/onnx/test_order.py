@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphnorm
-from graphnorm.api.reports import CERTAIN
+from graphnorm.api.verdicts import CERTAIN
 from graphnorm.frontends.onnx.load import load_model, to_model
 from graphnorm.frontends.onnx.order import in_order
 

@@ -92,7 +92,7 @@ def test_scopes_and_sources_name_no_machine_path() -> None:
 
     graph = read_torch(Model(), x23)
     assert [node.scope for node in graph.nodes if node.op == "Relu"] == ["layers.1"]
-    assert all(node.source.startswith("tests/frontends/torch/test_read.py:") for node in graph.nodes)
+    assert all(node.source.startswith("torch/test_read.py:") for node in graph.nodes)
     assert graph.name == "Model"
 
 
