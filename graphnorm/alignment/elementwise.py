@@ -42,7 +42,7 @@ def _floats(operands: Operands) -> list[Term] | None:
     return found
 
 
-@lowers("Add", "Sum", "Sub")
+@lowers("Add", "Sum", "Sub", "Mean")
 def sums(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     found = _floats(operands)
     if found is None:
@@ -50,7 +50,14 @@ def sums(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
     total = found[0]
     for term in found[1:]:
         total = add(b, total, scale(term, -1.0) if node.op == "Sub" else term)
-    return [total]
+    return [scale(total, 1 / len(found)) if node.op == "Mean" else total]
+
+
+@lowers("Greater", "GreaterOrEqual")
+def comparison(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
+    """A > b is b < a."""
+    value, op = results[0], node.op.replace("Greater", "Less")
+    return [b.node(op, operands[::-1], value.shape, value.dtype, None, value.dynamic)]
 
 
 @lowers("Mul", "Div")

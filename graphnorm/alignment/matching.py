@@ -12,7 +12,7 @@ import numpy as np
 
 from graphnorm import ir
 
-COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
+COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "Equal", "And", "Or", "Xor"})
 # Operator -> operands that only say which entries, axes or sizes: there the integer type is mere storage.
 # Everywhere else it is the arithmetic, overflow included.
 _PLACES: dict[str, frozenset[int]] = {

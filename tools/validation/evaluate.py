@@ -15,11 +15,11 @@ from onnx.reference import ReferenceEvaluator
 
 from graphnorm.ir import Array, Node
 from tests.support.ir_interpreter import SPECIAL as INTERPRETED
-from tools.validation import special_functions, special_layers
+from tools.validation import special_functions, special_layers, special_windows
 from tools.validation.case import Case
 from tools.validation.specials import SPECIAL
 
-STAND_INS = (special_functions, special_layers)  # importing them fills the register
+STAND_INS = (special_functions, special_layers, special_windows)  # importing them fills the register
 OPSET = onnx.defs.onnx_opset_version()
 OLD = {"Upsample": 9, "Scatter": 10}
 Run = Callable[[list[Array | None]], list[Array]]

@@ -50,6 +50,17 @@ def _of_torch(case: Case, *operands: Array) -> list[Any]:
     return [function(*map(tensor, operands)).numpy()]
 
 
+@special("Gelu")
+def _standard_gelu(case: Case, x: Array) -> list[Any]:
+    return [F.gelu(tensor(x), approximate=case.attributes.get("approximate", "none")).numpy()]
+
+
+@special("HardSwish")
+def _hard_swish(case: Case, x: Array) -> list[Any]:
+    del case
+    return [F.hardswish(tensor(x)).numpy()]
+
+
 @special("com.microsoft::Gelu", "com.microsoft::FastGelu", "com.microsoft::BiasGelu")
 def _gelu(case: Case, x: Array, bias: Array | None = None) -> list[Any]:
     y = x if bias is None else x + bias
@@ -83,15 +94,18 @@ def _frexp(case: Case, x: Array) -> list[Any]:
 
 
 @special("Pad")
-def _pad(case: Case, x: Array, pads: Array, value: Array | None, axes: Array) -> list[Any]:
-    half = len(axes)
+def _pad(
+    case: Case, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None
+) -> list[Any]:
+    over = range(x.ndim) if axes is None else axes.tolist()
+    half = len(over)
     widths = [(0, 0)] * x.ndim
     region = [slice(None)] * x.ndim
-    for i, axis in enumerate(axes.tolist()):
+    for i, axis in enumerate(over):
         before, after = int(pads[i]), int(pads[i + half])
         widths[axis] = max(before, 0), max(after, 0)
         region[axis] = slice(max(-before, 0), x.shape[axis] - max(-after, 0))
-    cropped, mode = x[tuple(region)], case.attributes["mode"]
+    cropped, mode = x[tuple(region)], case.attributes.get("mode", "constant")
     if mode == "constant":
         return [np.pad(cropped, widths, constant_values=0.0 if value is None else float(value))]
     return [np.pad(cropped, widths, mode=mode)]

@@ -1,4 +1,4 @@
-"""Layers in float64: convolutions, pools, normalisations, recurrent layers, attention."""
+"""Layers in float64: pools of everything, normalisations, recurrent layers, attention."""
 
 from __future__ import annotations
 
@@ -11,32 +11,6 @@ from graphnorm.ir import Array
 from tools.validation import recurrence
 from tools.validation.case import Case
 from tools.validation.specials import special, tensor
-
-
-@special("Conv")
-def _conv(case: Case, x: Array, w: Array, b: Array | None = None) -> list[Any]:
-    rank = x.ndim - 2
-    a = case.attributes
-    pads = a.get("pads", [0] * 2 * rank)
-    widths = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[rank + axis])]
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
-    y = convolve(
-        F.pad(tensor(x), widths), tensor(w), None if b is None else tensor(b),
-        stride=a["strides"], dilation=a.get("dilations", [1] * rank), groups=a["group"],
-    )  # fmt: skip
-    return [y.numpy()]
-
-
-@special("ConvTranspose")
-def _conv_transpose(case: Case, x: Array, w: Array, b: Array | None = None) -> list[Any]:
-    rank = x.ndim - 2
-    a = case.attributes
-    convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
-    y = convolve(
-        tensor(x), tensor(w), None if b is None else tensor(b),
-        stride=a["strides"], groups=a["group"],
-    )  # fmt: skip
-    return [y.numpy()]
 
 
 @special("RNN", "GRU", "LSTM", "aten::lstm_projected")
@@ -76,13 +50,17 @@ def _max_roi_pool(case: Case, x: Array, rois: Array) -> list[Any]:
 
 
 @special("BatchNormalization")
-def _batch_norm(case: Case, x: Array, gain: Array, bias: Array, mean: Array, var: Array) -> list[Any]:
+def _batch_norm(
+    case: Case, x: Array, gain: Array | None = None, bias: Array | None = None, mean: Array | None = None,
+    var: Array | None = None,
+) -> list[Any]:  # fmt: skip
     shape = (1, -1) + (1,) * (x.ndim - 2)
-    if case.attributes["training_mode"]:
+    if case.attributes["training_mode"] or mean is None or var is None:
         axes = (0, *range(2, x.ndim))
         mean, var = x.mean(axes), x.var(axes)
     y = (x - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + case.attributes["epsilon"])
-    return [y * gain.reshape(shape) + bias.reshape(shape)]
+    y = y if gain is None else y * gain.reshape(shape)
+    return [y if bias is None else y + bias.reshape(shape)]
 
 
 @special("InstanceNormalization")
@@ -95,8 +73,9 @@ def _instance_norm(case: Case, x: Array, gain: Array | None = None, bias: Array 
 
 @special("LinearAttention")
 def _linear_attention(
-    case: Case, q: Array, k: Array, v: Array, past: Array | None, decay: Array | None, rate: Array | None
-) -> list[Any]:
+    case: Case, q: Array, k: Array, v: Array, past: Array | None = None, decay: Array | None = None,
+    rate: Array | None = None,
+) -> list[Any]:  # fmt: skip
     """Two heads of two channels; the state is (batch, heads, d_k, d_v)."""
     batch, time, _ = q.shape
     q, k, v = (x.reshape(batch, time, 2, 2) for x in (q, k, v))
@@ -127,20 +106,32 @@ def _deform_conv(case: Case, x: Array, w: Array, offset: Array, b: Array | None 
     return [out if b is None else out + b.reshape(1, -1, 1, 1)]
 
 
-@special("MaxPool")
-def _max_pool(case: Case, x: Array) -> list[Any]:
-    """Values, and where they stand in the flat input."""
-    a, rank = case.attributes, x.ndim - 2
-    pads = a.get("pads", [0] * 2 * rank)
-    widths = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
-    padded = np.pad(x, widths, constant_values=-np.inf)
-    index = np.pad(np.arange(x.size).reshape(x.shape), widths)
-    axes = tuple(range(2, x.ndim))
-    view = np.lib.stride_tricks.sliding_window_view
-    steps = (slice(None), slice(None), *(slice(None, None, step) for step in a["strides"]))
-    kernel = tuple(a["kernel_shape"])
-    values, places = (view(array, kernel, axes)[steps] for array in (padded, index))
-    flat = values.reshape(*values.shape[: x.ndim], -1)
-    best = flat.argmax(-1)[..., None]
-    found = np.take_along_axis(places.reshape(flat.shape), best, -1)[..., 0]
-    return [flat.max(-1), found][: case.results]
+@special("Attention")
+def _attention(
+    case: Case, q: Array, k: Array, v: Array, mask: Array | None = None, past_k: Array | None = None,
+    past_v: Array | None = None, lengths: Array | None = None,
+) -> list[Any]:  # fmt: skip
+    """softmax(cap(scale q k^T) + mask) v, a head of keys for several of queries."""
+    a = case.attributes
+    if past_k is not None or past_v is not None or lengths is not None or case.results > 1:
+        raise NotImplementedError("Attention with a cache")
+    packed = q.ndim == 3
+    if packed:
+        q = _heads(q, a["q_num_heads"])
+        k, v = (_heads(x, a["kv_num_heads"]) for x in (k, v))
+    k, v = (np.repeat(x, q.shape[1] // x.shape[1], axis=1) for x in (k, v))
+    scores = q @ k.swapaxes(-1, -2) * a.get("scale", 1 / np.sqrt(q.shape[-1]))
+    cap = a.get("softcap", 0.0)
+    scores = cap * np.tanh(scores / cap) if cap else scores
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == np.bool_ else scores + mask
+    if a.get("is_causal", 0):
+        scores = np.where(np.tril(np.ones(scores.shape[-2:], dtype=bool)), scores, -np.inf)
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    y = shares / shares.sum(-1, keepdims=True) @ v
+    return [y.swapaxes(1, 2).reshape(y.shape[0], y.shape[2], -1) if packed else y]
+
+
+def _heads(x: Array, count: int) -> Array:
+    """(batch, rows, heads * size) as (batch, heads, rows, size)."""
+    return x.reshape(*x.shape[:2], count, -1).swapaxes(1, 2)
