@@ -107,13 +107,13 @@ class Records:
     def near(self, mutant: Mutant, source: str, budget: float) -> list[str]:
         """Tests for a mutant, likely killers first."""
         tests = self._covering(mutant, source)
-        words = _words(mutant.statement, source)
+        words = _words(mutant.lineno, source)
         turn: Counter[str] = Counter()
-        ranked: list[tuple[int, int, bool, float, str]] = []
+        ranked: list[tuple[int, bool, int, float, str]] = []
         for test in sorted(tests, key=lambda name: (self.seconds[name], name)):
             family = test.partition("[")[0]
             known = self.killers[mutant.function][test]
-            ranked.append((-known, turn[family], not _mentions(test, words), self.seconds[test], test))
+            ranked.append((-known, not _mentions(test, words), turn[family], self.seconds[test], test))
             turn[family] += 1
         chosen: list[str] = []
         for *_, seconds, test in sorted(ranked):
@@ -125,17 +125,20 @@ class Records:
     def _covering(self, mutant: Mutant, source: str) -> set[str]:
         """Tests that run the line; else those that run its statement, its function, or what it names."""
         texts = source.splitlines()
+        if mutant.function == "<module>":
+            found = self.by_line.get(
+                line_key(mutant.function, texts[mutant.lineno - 1]), set()
+            )  # of a lambda
+            for named in (_functions_of(mutant.statement, source), _all_functions(source)):
+                tests = found.union(*(self.by_function.get(name, ()) for name in named))
+                if tests:
+                    return tests
+            return set()
         for number in (mutant.lineno, mutant.statement):
             found = self.by_line.get(line_key(mutant.function, texts[number - 1]))
             if found:
                 return found
-        if mutant.function != "<module>":
-            return self.by_function.get(mutant.function, set())
-        for named in (_functions_of(mutant.statement, source), _all_functions(source)):
-            tests = {test for name in named for test in self.by_function.get(name, ())}
-            if tests:
-                return tests
-        return set()
+        return self.by_function.get(mutant.function, set())
 
 
 def _hash(path: Path) -> str:

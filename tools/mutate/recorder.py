@@ -30,7 +30,9 @@ def line_key(function: str, text: str) -> str:
 
 
 def _enter(frame: FrameType, event: str, argument: object) -> Any:
-    return _line if frame.f_code.co_filename in _FILES else None
+    """Modules that are imported while a test runs are none of its lines."""
+    code = frame.f_code
+    return _line if code.co_filename in _FILES and code.co_name != "<module>" else None
 
 
 def _line(frame: FrameType, event: str, argument: object) -> Any:

@@ -156,12 +156,12 @@ class _State:
             self._held[facts["key"]] = facts
 
     def is_open(self, placed: Placed, again: bool) -> bool:
-        held = self._held.get(placed.mutant.key)
+        held = self._held.get(placed.key)
         return held is None or (again and held["outcome"] not in {KILLED, LATE})
 
     def put(self, verdict: Verdict) -> None:
         facts: dict[str, Any] = {
-            "key": verdict.placed.mutant.key, "outcome": verdict.outcome, "tests": verdict.tests,
+            "key": verdict.placed.key, "outcome": verdict.outcome, "tests": verdict.tests,
             "by": verdict.by,
         }  # fmt: skip
         with self._lock:
@@ -170,5 +170,5 @@ class _State:
                 handle.write(json.dumps(facts) + "\n")
 
     def verdict(self, placed: Placed) -> Verdict:
-        facts = self._held[placed.mutant.key]
+        facts = self._held[placed.key]
         return Verdict(placed, facts["outcome"], facts["tests"], facts["by"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,16 @@ EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 
 @dataclass(frozen=True)
 class Placed:
-    """A mutant and the module it is in, by its path from the root."""
+    """A mutant and the module it is in, by its path from the root; `number` counts equal keys of modules."""
 
     module: str
     mutant: Mutant
+    number: int = 0
+
+    @property
+    def key(self) -> str:
+        """What a mutant is known by."""
+        return f"{self.mutant.key}|{self.number}"
 
 
 def modules(root: Path, rooms: Iterable[str]) -> list[str]:
@@ -39,14 +46,20 @@ def modules(root: Path, rooms: Iterable[str]) -> list[str]:
 
 
 def all_mutants(root: Path, names: Sequence[str]) -> list[Placed]:
-    return [Placed(name, one) for name in names for one in mutants((root / name).read_text("utf-8"))]
+    seen: Counter[str] = Counter()
+    found: list[Placed] = []
+    for name in names:
+        for one in mutants((root / name).read_text("utf-8")):
+            found.append(Placed(name, one, seen[one.key]))
+            seen[one.key] += 1
+    return found
 
 
 def sample(found: Iterable[Placed], count: int, seed: int) -> list[Placed]:
     """The `count` mutants of least hash: a line that is added or moved leaves the others in the sample."""
 
     def rank(one: Placed) -> str:
-        return hashlib.sha256(f"{seed}|{one.mutant.key}".encode()).hexdigest()
+        return hashlib.sha256(f"{seed}|{one.key}".encode()).hexdigest()
 
     return sorted(found, key=rank)[:count]
 
