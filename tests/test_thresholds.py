@@ -27,6 +27,7 @@ from graphnorm.solver import solve as solving
 from graphnorm.solver.auto import auto
 from graphnorm.solver.method import Limits, Run
 from graphnorm.solver.problem import Problem
+from graphnorm.solver.rounding import best_moves
 from graphnorm.verification.anchor import Truth
 from graphnorm.verification.certificate import check_certificate, violated_equation
 from graphnorm.verification.measure import measure
@@ -125,6 +126,12 @@ def test_slices_change_by_half_ulps_below_the_normal_range(units: float, inside:
     found = check_certificate(graph, {"w": new, "v": np.zeros((1, 1), np.float16)}, x, slack=units)
     assert found.valid == inside
     assert ("loses what counts" in found.failure) == (not inside)
+
+
+def test_the_same_weights_are_exact() -> None:
+    graph = build(open_model(chain()).network)
+    found = check_certificate(graph, graph.network.weights, scaled(graph, 0.0))
+    assert (found.valid, found.exact, found.worst_ulp) == (True, True, 0.0)
 
 
 # Certificates in files.
@@ -314,6 +321,27 @@ def test_activations_are_looked_at_up_to_half_a_gigabyte(inside: bool) -> None:
     values = {"a": ir.Value("a", (1 << 13, (1 << 13) if inside else (1 << 13) + 1), "float32")}
     large = replace(graph, network=replace(graph.network, values=values))
     assert worth_running(large, {"coefficient": (1.0, 1e3)}) == inside
+
+
+@SIDES
+@pytest.mark.parametrize("way", [-1, 1])
+def test_moves_gain_more_than_rounding(way: int, inside: bool) -> None:
+    """From k = 0 with masses 1 + m and m, a move by one unit log((1 + m) / m) exchanges the two."""
+    gain = 0.9e-12 if inside else 1.2e-12
+    heavy, light = 3.0, 1.0
+    spacing = np.log(heavy / light)
+    heavy *= 1 + gain * (heavy + light) / (
+        heavy * (1 - light / heavy)
+    )  # d cost / d heavy = 1 - exp(-spacing)
+    masses = np.array([heavy]), np.array([light])
+    found = best_moves(*(masses if way < 0 else masses[::-1]), np.array([spacing]))
+    assert found.tolist() == [0.0 if inside else float(way)]
+
+
+@pytest.mark.parametrize("pair", [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)])
+def test_nothing_moves_for_ever(pair: tuple[float, float]) -> None:
+    rising, falling = (np.array([mass]) for mass in pair)
+    assert best_moves(rising, falling, np.ones(1)).tolist() == [0.0]
 
 
 def status(tol: float = 1e-8, imbalance: float = 0.0, **facts: Any) -> solving.Status:

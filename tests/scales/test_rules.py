@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from graphnorm import ir
+from graphnorm.alignment.normal import normalise
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.errors import RuleError
 from graphnorm.frontends.torch.read import read_torch
 from graphnorm.ir import Node
+from graphnorm.permutation.symmetry import symmetry
 from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Registry, Rule
@@ -46,6 +48,8 @@ def test_rules_agree_with_the_oracle(name: str) -> None:
     model, arguments = make(name)
     graph = build(read_torch(model, arguments))
     assert not graph.scales.unknown
+    assert symmetry(graph.network).defects == ()
+    assert normalise(graph.network).defects == ()
     assert distance_after_rescaling(model, arguments, graph) < 1e-9
     assert graph.dimension == nullity(model, NETWORKS[name][1])
 

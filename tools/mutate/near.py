@@ -20,6 +20,7 @@ from tools.mutate.operators import Mutant
 from tools.mutate.recorder import line_key
 
 _MOST = 80  # tests for one mutant
+_IMPORT = 0.7  # seconds that one more test file costs
 
 
 @dataclass
@@ -107,7 +108,7 @@ class Records:
     def near(self, mutant: Mutant, source: str, budget: float) -> list[str]:
         """Tests for a mutant, likely killers first."""
         tests = self._covering(mutant, source)
-        words = _words(mutant.lineno, source)
+        words = _words(mutant, source)
         turn: Counter[str] = Counter()
         ranked: list[tuple[int, bool, int, float, str]] = []
         for test in sorted(tests, key=lambda name: (self.seconds[name], name)):
@@ -116,10 +117,14 @@ class Records:
             ranked.append((-known, not _mentions(test, words), turn[family], self.seconds[test], test))
             turn[family] += 1
         chosen: list[str] = []
+        files: set[str] = set()
         for *_, seconds, test in sorted(ranked):
-            if seconds <= budget and len(chosen) < _MOST:
+            file = test.partition("::")[0]
+            cost = seconds + (_IMPORT if file not in files else 0.0)
+            if cost <= budget and len(chosen) < _MOST:
                 chosen.append(test)
-                budget -= seconds
+                files.add(file)
+                budget -= cost
         return chosen
 
     def _covering(self, mutant: Mutant, source: str) -> set[str]:
@@ -151,18 +156,21 @@ def _statement(lineno: int, source: str) -> ast.stmt | None:
     return held[0] if held else None
 
 
-def _words(lineno: int, source: str) -> set[str]:
-    """Texts in a module's statement: names of operators, as tests carry them in their ids."""
-    found = [
+def _words(mutant: Mutant, source: str) -> set[str]:
+    """The function's name, and texts around a line: names of operators, as tests carry them in their ids."""
+    held = [
         node for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call | ast.FunctionDef) and node.lineno <= lineno <= (node.end_lineno or 0)
+        if isinstance(node, ast.Call | ast.FunctionDef)
+        and node.lineno <= mutant.lineno <= (node.end_lineno or 0)
     ]  # fmt: skip
-    texts = (n.value for one in found for n in ast.walk(one) if isinstance(n, ast.Constant))
-    return {text for text in texts if isinstance(text, str) and text.isidentifier() and len(text) > 2}
+    texts = {n.value for one in held for n in ast.walk(one) if isinstance(n, ast.Constant)}
+    words = {text for text in texts if isinstance(text, str) and text.isidentifier()}
+    words.add(mutant.function.rpartition(".")[2].strip("_").replace("_", ""))
+    return {word.lower() for word in words if len(word) > 2}
 
 
 def _mentions(test: str, words: set[str]) -> bool:
-    inside = test.partition("[")[2]
+    inside = test.partition("[")[2].lower()
     return any(word in inside for word in words)
 
 

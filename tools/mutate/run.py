@@ -113,12 +113,14 @@ def _record(
 def _warm(plan: Plan, copies: Sequence[Copy], records: Records) -> None:
     """Compile the tests of each copy, and forget those that are not there any more."""
     files = [name for name in plan.tests if name in records.files]
-    for copy in copies:
-        answer = copy.pytest(["--collect-only", "-qq", *files], _COLLECTING, env={})
+    with ThreadPoolExecutor(plan.workers) as pool:
+        answers = list(
+            pool.map(lambda copy: copy.pytest(["--collect-only", *files], _COLLECTING, {}), copies)
+        )
+    for answer in answers:
         if answer.code != 0:
             raise RuntimeError(f"the tests can't be collected: {answer.output[-2000:]}")
-    answer = copies[0].pytest(["--collect-only", *files], _COLLECTING)
-    records.keep(passed_ids(answer.output))
+    records.keep(passed_ids(answers[0].output))
 
 
 def _try(plan: Plan, copy: Copy, records: Records, placed: Placed) -> Verdict:
