@@ -131,11 +131,9 @@ class Records:
         """Tests that run the line; else those that run its statement, its function, or what it names."""
         texts = source.splitlines()
         if mutant.function == "<module>":
-            found = self.by_line.get(
-                line_key(mutant.function, texts[mutant.lineno - 1]), set()
-            )  # of a lambda
+            own = self.by_line.get(line_key("<module>", texts[mutant.lineno - 1]), set())  # of a lambda
             for named in (_functions_of(mutant.statement, source), _all_functions(source)):
-                tests = found.union(*(self.by_function.get(name, ()) for name in named))
+                tests = own.union(*(self.by_function.get(name, ()) for name in named))
                 if tests:
                     return tests
             return set()
