@@ -81,9 +81,9 @@ def test_lowering_with_a_defect_pins(error: Exception, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 def test_rule_with_a_defect_pins(error: Exception) -> None:
-    rule = Rule(("LeakyRelu",), "x -> x", raising(error), "test", "planted")
+    rule = Rule("x -> x", raising(error), "planted")
     model, x = network()
-    graph = build(read_torch(model, x), default_registry().replaced(rule))
+    graph = build(read_torch(model, x), default_registry().replaced(rule, "LeakyRelu"))
     assert graph.dimension == 5
     assert len(graph.remarks) == 1
     assert (
@@ -103,8 +103,8 @@ def test_rule_that_fails_after_it_stated_something() -> None:
         raise ZeroDivisionError
 
     model, x = network()
-    rule = Rule(("MatMul",), "", half, "test", "planted")
-    graph = build(read_torch(model, x), default_registry().replaced(rule))
+    rule = Rule("", half, "planted")
+    graph = build(read_torch(model, x), default_registry().replaced(rule, "MatMul"))
     assert graph.dimension == 0
     assert not list(graph.movable())
     assert len(graph.remarks) == 3

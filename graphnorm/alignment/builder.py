@@ -18,13 +18,14 @@ from graphnorm.alignment import leaves
 from graphnorm.alignment.leaves import Leaf
 from graphnorm.alignment.terms import Data, Known, Term
 from graphnorm.alignment.views import axis_of, whole
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 from graphnorm.scales.labels import reshape_blocks
-from graphnorm.scales.rules.fixed import RANDOM
 from graphnorm.util.typing import Shape
 
 _ONE = 4.0  # units of rounding: a factor this close to 1 is a product of inverses
 # Equal nodes are made once, but not those that may draw random numbers, nor those nobody knows ("::").
-_DRAWS = frozenset({*RANDOM, "Dropout", "If", "Loop", "Scan", "SequenceMap"})
+_DRAWS = having(Trait.RANDOM) | having(Trait.REGIONS)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from graphnorm.errors import InputError
 from graphnorm.frontends.torch.overloads import lowered_from
+from graphnorm.ops.table import TABLE
 from graphnorm.scales.registry import Registry, Rule
 from graphnorm.scales.rules import default_registry
 
@@ -39,7 +40,7 @@ class Entry:
 
     Attributes:
         operator: its name in the registry.
-        family: heading in the table.
+        family: heading in the table of operators.
         signature: the relation of operands, parameters and results.
         reason: why it is fixed, or how chains of causes name what it states.
         fixed: whether nothing that it touches may move.
@@ -63,11 +64,14 @@ class Entry:
 
 
 def rows(registry: Registry | None = None) -> list[Row]:
-    """The table, in the registry's order, fixed operators last."""
+    """The table, in the order of the table of operators, fixed operators last."""
+    registry = registry or default_registry()
     found: dict[tuple[str, str, str], list[str]] = {}
-    for rule in registry or default_registry():
-        reason = rule.reason if rule.family == FIXED else ""
-        found.setdefault((rule.family, rule.signature, reason), []).extend(rule.operators)
+    for operator, about in TABLE.items():
+        rule = registry.get(operator)
+        if rule is not None:
+            heading, reason = (FIXED, rule.reason) if rule.fixes else (about.heading, "")
+            found.setdefault((heading, rule.signature, reason), []).append(operator)
     table = [Row(family, tuple(names), text, reason) for (family, text, reason), names in found.items()]
     return sorted(table, key=lambda row: row.family == FIXED)
 
@@ -99,7 +103,7 @@ def entries(name: str, registry: Registry | None = None) -> list[Entry]:
         InputError: no rule is for it.
     """
     registry = registry or default_registry()
-    known = {operator: rule for rule in registry for operator in rule.operators}
+    known = list(registry)
     found = [op for op in known if op == name] or [op for op in known if op.lower() == name.lower()]
     wanted = name.removeprefix("aten::")
     found = found or [
@@ -112,7 +116,7 @@ def entries(name: str, registry: Registry | None = None) -> list[Entry]:
         close = difflib.get_close_matches(name.lower(), by_case, n=4, cutoff=0.5)
         hint = f"; close names: {', '.join(by_case[text] for text in close)}" if close else ""
         raise InputError(f"{name}: there is no rule for this operator, so it pins all that it touches{hint}")
-    return [_entry(operator, known[operator]) for operator in found]
+    return [_entry(operator, registry) for operator in found]
 
 
 def replace_table(text: str, table: str) -> str:
@@ -127,14 +131,15 @@ def replace_table(text: str, table: str) -> str:
     return pattern.sub(lambda _: f"{BEGIN}\n{table}\n{END}", text, count=1)
 
 
-def _entry(operator: str, rule: Rule) -> Entry:
-    like = tuple(other for other in rule.operators if other != operator)
+def _entry(operator: str, registry: Registry) -> Entry:
+    rule = registry[operator]
+    like = tuple(other for other in TABLE if other != operator and registry.get(other) is rule)
     return Entry(
         operator,
-        rule.family,
+        TABLE[operator].heading,
         rule.signature,
         rule.reason,
-        rule.family == FIXED,
+        rule.fixes,
         _documentation(rule),
         like,
         lowered_from().get(operator, ()),

@@ -7,13 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphnorm.ir import Node
+from graphnorm.ops.table import has
+from graphnorm.ops.traits import Trait
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE, PINNED
+from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry
 
+_JOINING = (  # operators whose operands have one scale
+    Trait.POINTWISE | Trait.HOMOGENEOUS, Trait.COMPARES, Trait.MOVES | Trait.ALONG_AXIS,
+)  # fmt: skip
 WITH, AGAINST, SHARED = "→", "←", "·"  # data flow; · joins nodes that share a weight
-_SUMS = "sums and choices"
-_ENDS = frozenset({"fixed", "normalisation"})  # families whose results keep their scale whatever comes in
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ class Routes:
 
     def _ends(self, node: Node) -> bool:
         rule = self._registry.get(node.op)
-        if rule is None or rule.family in _ENDS:
+        if rule is None or _ends(node, rule):
             return True
         operands = [name for name in node.inputs if name and self._network.values[name].is_float]
         moving = any(name in self._labels and not self._carries(name, PINNED) for name in operands)
@@ -146,13 +150,13 @@ class Routes:
     def pins_by_itself(self, node: Node, reason: str) -> bool:
         """Whether an equation of this reason pins an operand, rather than tie it to a pinned one."""
         rule = self._registry.get(node.op)
-        return rule is None or rule.family == "fixed" or reason != rule.reason
+        return rule is None or rule.fixes or reason != rule.reason
 
     def adds_constant(self, node: Node) -> bool:
         """Whether the node adds to, or compares with, or joins to a constant float tensor."""
-        rule, network = self._registry.get(node.op), self._network
+        network = self._network
         constant = any(name in network.constants and network.values[name].is_float for name in node.inputs)
-        return constant and rule is not None and (rule.family == _SUMS or node.op == "Concat")
+        return constant and node.op in self._registry and any(has(node.op, traits) for traits in _JOINING)
 
     def own_reason(self, index: int) -> str:
         """Why an operator's operand has no scale though no equation says so; empty if that is not known."""
@@ -162,4 +166,9 @@ class Routes:
         if any(self._carries(name, FREE) for name in nodes[index].inputs):
             return "reads entries that are always 0"
         rule = self._registry.get(nodes[index].op)
-        return rule.reason if rule is not None and rule.family in _ENDS else ""
+        return rule.reason if rule is not None and _ends(nodes[index], rule) else ""
+
+
+def _ends(node: Node, rule: Rule) -> bool:
+    """Whether results keep their scale whatever comes in."""
+    return rule.fixes or has(node.op, Trait.NORMALISES)

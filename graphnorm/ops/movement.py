@@ -47,7 +47,7 @@ ROWS: dict[str, Operator] = {
         row("TensorScatter", 2, 3, since=24, traits=WRITES | LINEAR | FINITE, degree=1),
         row("Compress", 2, since=9, traits=MOVES | LINEAR | WITHIN | FINITE, degree=1),
         row("ReverseSequence", 2, since=10, traits=MOVES | LINEAR | WITHIN | FINITE, degree=1),
-        row("graphnorm::Route", 2, traits=MOVES | LINEAR | WITHIN | FINITE, degree=1),
+        row("graphnorm::Route", 2, traits=GLUE | LINEAR | WITHIN | FINITE, degree=1),
     ),
     **family(
         "control flow",

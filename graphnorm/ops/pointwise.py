@@ -9,6 +9,7 @@ from graphnorm.ops.traits import ANY, Operator, Trait, family, row
 BOUNDED = Trait.BOUNDED
 COMMUTATIVE = Trait.COMMUTATIVE
 COMPARES = Trait.COMPARES
+COPIES = Trait.COPIES
 FINITE = Trait.FINITE
 LINEAR = Trait.LINEAR
 LOGICAL = Trait.LOGICAL
@@ -18,6 +19,8 @@ NONNEGATIVE = Trait.NONNEGATIVE
 POINTWISE = Trait.POINTWISE
 RANDOM = Trait.RANDOM
 WITHIN = Trait.WITHIN
+COPY = POINTWISE | COPIES | LINEAR | WITHIN | FINITE
+PRODUCT = POINTWISE | MULTILINEAR | FINITE
 
 ROWS: dict[str, Operator] = {
     **family(
@@ -26,14 +29,14 @@ ROWS: dict[str, Operator] = {
         row("LeakyRelu", 1, since=1, traits=POINTWISE | FINITE, degree=1),
         row("Abs", 1, since=1, traits=POINTWISE | NONNEGATIVE | FINITE, degree=1),
         row("Neg", 1, since=1, traits=POINTWISE | LINEAR | FINITE, degree=1),
-        row("Identity", 1, since=1, traits=POINTWISE | LINEAR | WITHIN | FINITE, degree=1),
-        row("Dropout", 1, 3, since=1, traits=POINTWISE | LINEAR | WITHIN | FINITE | RANDOM, degree=1),
+        row("Identity", 1, since=1, traits=COPY, degree=1),
+        row("Dropout", 1, 3, since=1, traits=COPY | RANDOM, degree=1),
         row("Trilu", 1, 2, since=14, traits=MOVES | LINEAR | FINITE, degree=1),
         row("Sqrt", 1, since=1, traits=POINTWISE | NONNEGATIVE | FINITE, degree=Fraction(1, 2)),
         row("Reciprocal", 1, since=1, traits=POINTWISE, degree=-1),
         row("Pow", 2, since=1, traits=POINTWISE),
-        row("Cast", 1, since=1, traits=POINTWISE | WITHIN | FINITE),
-        row("CastLike", 2, since=15, traits=POINTWISE | WITHIN | FINITE),
+        row("Cast", 1, since=1, traits=POINTWISE | COPIES | WITHIN | FINITE),
+        row("CastLike", 2, since=15, traits=POINTWISE | COPIES | WITHIN | FINITE),
         row("Clip", 1, 3, since=1, traits=POINTWISE),
         row("PRelu", 2, since=1, traits=POINTWISE | FINITE),
     ),
@@ -59,9 +62,7 @@ ROWS: dict[str, Operator] = {
     ),
     **family(
         "products",
-        row(
-            "Mul", 2, since=1, traits=POINTWISE | MULTILINEAR | COMMUTATIVE | FINITE, degree=2, layer="Scale"
-        ),
+        row("Mul", 2, since=1, traits=PRODUCT | COMMUTATIVE, degree=2, layer="Scale"),
         row("Div", 2, since=1, traits=POINTWISE, degree=0, layer="Scale"),
         row("SwiGLU", 2, since=28, traits=POINTWISE | FINITE),
     ),

@@ -15,53 +15,22 @@ NONNEGATIVE = Trait.NONNEGATIVE
 REDUCES = Trait.REDUCES
 RESAMPLES = Trait.RESAMPLES
 WITHIN = Trait.WITHIN
+POOL = REDUCES | CHANNELS_FIRST
+MEANS = LINEAR | WITHIN | FINITE
 
 ROWS: dict[str, Operator] = {
     **family(
         "pools and reductions",
-        row("MaxPool", 1, since=1, traits=REDUCES | CHANNELS_FIRST | FINITE, degree=1),
-        row(
-            "AveragePool",
-            1,
-            since=1,
-            traits=REDUCES | CHANNELS_FIRST | LINEAR | FINITE,
-            degree=1,
-            title="AvgPool",
-        ),
-        row("LpPool", 1, since=1, traits=REDUCES | CHANNELS_FIRST | NONNEGATIVE | FINITE, degree=1),
-        row(
-            "GlobalAveragePool",
-            1,
-            since=1,
-            traits=REDUCES | CHANNELS_FIRST | LINEAR | WITHIN | FINITE,
-            degree=1,
-            title="AvgPool",
-        ),
-        row(
-            "GlobalMaxPool",
-            1,
-            since=1,
-            traits=REDUCES | CHANNELS_FIRST | WITHIN | FINITE,
-            degree=1,
-            title="MaxPool",
-        ),
-        row("GlobalLpPool", 1, since=1, traits=REDUCES | CHANNELS_FIRST | NONNEGATIVE | FINITE, degree=1),
-        row(
-            "aten::adaptive_avg_pool",
-            1,
-            traits=REDUCES | CHANNELS_FIRST | LINEAR | WITHIN | FINITE,
-            degree=1,
-            title="AvgPool",
-        ),
-        row(
-            "aten::adaptive_max_pool",
-            1,
-            traits=REDUCES | CHANNELS_FIRST | WITHIN | FINITE,
-            degree=1,
-            title="MaxPool",
-        ),
-        row("aten::fractional_max_pool", 2, traits=REDUCES | CHANNELS_FIRST, degree=1),
-        row("ReduceMean", 1, 2, since=1, traits=REDUCES | LINEAR | WITHIN | FINITE, degree=1),
+        row("MaxPool", 1, since=1, traits=POOL | FINITE, degree=1),
+        row("AveragePool", 1, since=1, traits=POOL | LINEAR | FINITE, degree=1, title="AvgPool"),
+        row("LpPool", 1, since=1, traits=POOL | NONNEGATIVE | FINITE, degree=1),
+        row("GlobalAveragePool", 1, since=1, traits=MEANS | POOL, degree=1, title="AvgPool"),
+        row("GlobalMaxPool", 1, since=1, traits=POOL | WITHIN | FINITE, degree=1, title="MaxPool"),
+        row("GlobalLpPool", 1, since=1, traits=POOL | NONNEGATIVE | FINITE, degree=1),
+        row("aten::adaptive_avg_pool", 1, traits=MEANS | POOL, degree=1, title="AvgPool"),
+        row("aten::adaptive_max_pool", 1, traits=POOL | WITHIN | FINITE, degree=1, title="MaxPool"),
+        row("aten::fractional_max_pool", 2, traits=POOL, degree=1),
+        row("ReduceMean", 1, 2, since=1, traits=MEANS | REDUCES, degree=1),
         row("ReduceSum", 1, 2, since=1, traits=REDUCES | LINEAR | FINITE, degree=1),
         row("ReduceMax", 1, 2, since=1, traits=REDUCES | WITHIN | FINITE, degree=1),
         row("ReduceMin", 1, 2, since=1, traits=REDUCES | WITHIN | FINITE, degree=1),

@@ -132,9 +132,21 @@ class Rules(Generic[T]):
 
     def replaced(self, rule: T, *operators: str) -> Rules[T]:
         """A copy in which `rule` stands for operators, known ones or not (used to test the testers)."""
+        kept = self._copy()
+        kept._named.update(dict.fromkeys(operators, Cell(rule, "", None)))
+        return kept
+
+    def without(self, *operators: str) -> Rules[T]:
+        """A copy in which nothing is said of some operators (used to test the testers)."""
+        kept = self._copy()
+        for operator in operators:
+            kept._named.pop(operator, None)
+        kept._resolved = dict.fromkeys(operators)
+        return kept
+
+    def _copy(self) -> Rules[T]:
         kept: Rules[T] = Rules(self.analysis)
-        kept._named = {**self._named, **dict.fromkeys(operators, Cell(rule, "", None))}
-        kept._by_trait = self._by_trait
+        kept._named, kept._by_trait = dict(self._named), dict(self._by_trait)
         return kept
 
     def _name(self, cell: Cell[T], operators: Iterable[str]) -> None:

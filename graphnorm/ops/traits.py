@@ -35,6 +35,8 @@ class Trait(enum.Flag):
     """Truth values, found by comparing operands entry by entry."""
     LOGICAL = enum.auto()
     """Pointwise, on truth values or bits."""
+    COPIES = enum.auto()
+    """The result is operand 0, as it is or as another type of numbers."""
     MOVES = enum.auto()
     """Entries of operand 0 at other places, or zeros; where they come from depends on other operands,
     sizes and attributes only."""

@@ -12,21 +12,19 @@ from functools import cached_property
 from itertools import groupby
 
 from graphnorm.ir import Node
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.rescaling.objective import CONTRACTIONS
 from graphnorm.scales.demands import Role
-from graphnorm.scales.rules import reduction
-from graphnorm.scales.rules.movement import MOVES
 from graphnorm.scales.walk import CONTROL_FLOW
 
-SILENT = frozenset({*MOVES, "Identity", "Dropout", "Cast", "Pad", "Constant", "Shape"})
-NORMS = frozenset(
-    {"BatchNormalization", "LayerNormalization", "RMSNormalization", "GroupNormalization"}
-    | {"InstanceNormalization"}
-)
-LINEAR = SILENT | {"Add", "Sub", "Mul", "Neg", "Concat"}
-POOLS = frozenset(operator for rule in reduction.RULES for operator in rule.operators)
-OPAQUE = frozenset({"LSTM", "GRU", "RNN"}) | CONTROL_FLOW
+SILENT = having(Trait.MOVES, without=Trait.ALONG_AXIS) | having(Trait.COPIES) | {"Constant", "Shape"}
+NORMS = having(Trait.NORMALISES, without=Trait.UNARY)
+LINEAR = SILENT | having(Trait.MOVES) | having(Trait.POINTWISE | Trait.LINEAR)
+LINEAR |= having(Trait.POINTWISE | Trait.MULTILINEAR)
+POOLS = having(Trait.REDUCES) | having(Trait.ALONG_AXIS, without=Trait.MOVES | Trait.NORMALISES)
+OPAQUE = having(Trait.RECURRENT, without=Trait.CONTRACTS | Trait.ATTENDS) | CONTROL_FLOW
 
 
 @dataclass(frozen=True, slots=True)

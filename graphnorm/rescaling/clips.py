@@ -100,11 +100,8 @@ def movable_clips(network: Graph, fixed: Container[str] = ()) -> dict[str, tuple
 
 def _loosened(registry: Registry, operator: str, loose: Container[str]) -> Registry:
     """A registry in which the nodes `loose` of that operator pass scales on."""
-    rule = registry.get(operator)
-    assert rule is not None
-    return registry.replaced(
-        Rule((operator,), rule.signature, _passing(rule, loose), rule.family, rule.reason)
-    )
+    rule = registry[operator]
+    return registry.replaced(Rule(rule.signature, _passing(rule, loose), rule.reason), operator)
 
 
 def _passing(rule: Rule, loose: Container[str]) -> Apply:

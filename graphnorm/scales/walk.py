@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphnorm.ir import Graph, Node
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 from graphnorm.scales import backward
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.context import Context
@@ -23,7 +25,7 @@ from graphnorm.scales.registry import Registry
 from graphnorm.scales.rules.movement import MOVES
 from graphnorm.util.defects import DEFECTS
 
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap", "graphnorm::State"})  # always data
+CONTROL_FLOW = having(Trait.REGIONS) | {"graphnorm::State"}  # always data
 MAKES_ZEROS = frozenset({"Concat", "Pad", "Where", "Mul"})  # their results may hold known zeros
 TAKES_ZEROS = frozenset({"graphnorm::State"})  # a state that starts at zero may have any scale
 _MANY = 1 << 16  # labels handed out before it pays to look which of them are equal

@@ -10,6 +10,7 @@ like the weight, and training does not depend on the scale of the start.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,16 +22,22 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from graphnorm.api.sources import open_model
 from graphnorm.errors import InputError
+from graphnorm.frontends.torch.finite import bounds_of
 from graphnorm.frontends.torch.state import alone
-from graphnorm.scales.rules import default_registry
+from graphnorm.ir import Graph, Node
+from graphnorm.ops.table import TABLE
+from graphnorm.ops.traits import Trait
 from graphnorm.training.symmetry import in_mode
 from graphnorm.training.weights import plain_module
 from graphnorm.util.callers_state import kept_filters
 
-HOMOGENEOUS = frozenset({
-    "data movement", "gather and scatter", "elementwise, homogeneous", "sums and choices", "products",
-    "pools and reductions", "interpolation and sampling", "contractions",
-})  # fmt: skip
+# Sums and choices of entries times weights: there paths go on.
+PATHS = (
+    Trait.HOMOGENEOUS | Trait.LINEAR | Trait.MULTILINEAR | Trait.CONTRACTS | Trait.COPIES | Trait.MOVES
+    | Trait.WRITES | Trait.RESAMPLES
+)  # fmt: skip
+# Masks, sizes and positions: there are none.
+NUMBERS = Trait.COMPARES | Trait.LOGICAL | Trait.READS_SHAPE | Trait.GENERATES | Trait.DISCRETE
 
 
 class PathSGD(Optimizer):
@@ -127,11 +134,19 @@ def _ones(leaf: Any) -> Any:
 
 
 def _check_homogeneous(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> None:
-    registry = default_registry()
-    for node in open_model(model, args, kwargs).network.nodes:
-        rule = registry.get(node.op)
-        if rule is None or rule.family not in HOMOGENEOUS:
+    network = open_model(model, args, kwargs).network
+    for node in network.nodes:
+        if not _has_paths(network, node):
             raise InputError(
                 f"{node.op} {node.label} has no path coefficients: Path-SGD is for networks of linear maps, "
                 "ReLU, pooling and sums"
             )
+
+
+def _has_paths(network: Graph, node: Node) -> bool:
+    row = TABLE.get(node.op)
+    if node.op == "Clip":
+        return all(bound in (None, 0.0) or math.isinf(bound) for bound in bounds_of(network, node))
+    if node.op in {"Div", "PRelu"}:  # homogeneous in operand 0
+        return node.inputs[1] in network.constants or node.inputs[1] in network.weights
+    return row is not None and row.has_any(PATHS | NUMBERS)

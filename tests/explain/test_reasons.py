@@ -133,10 +133,10 @@ class TestPins:
 
     def test_an_operator_that_passes_would_free_the_layer(self, gated: RescalingGraph) -> None:
         """The operator at the end of a chain is what pins: a rule that lets it pass frees the layer."""
-        rule = Rule((why(gated, "wide")[-1].op,), "x -> x", degree(Fraction(1)), "planted", "planted")
+        rule = Rule("x -> x", degree(Fraction(1)), "planted")
         torch.manual_seed(0)
         ir = read_torch(Gated(), (torch.randn(2, 4),))
-        freed = build(ir, default_registry().replaced(rule))
+        freed = build(ir, default_registry().replaced(rule, why(gated, "wide")[-1].op))
         assert layers(freed)["wide.weight"].output.status == "free"
 
     def test_of_a_residual_network(self) -> None:

@@ -98,6 +98,9 @@ def test_a_copy_has_another_rule_and_leaves_the_first_alone() -> None:
         "pointwise",
     )
     assert (rules.get("Relu"), rules.get("my::Thing")) == ("pointwise", None)
+    lacking = planted.without("Relu", "Abs")
+    assert [lacking.cell(op) for op in ("Relu", "Abs")] == [None, None]
+    assert (lacking.get("Neg"), planted.get("Relu")) == ("pointwise", "planted")
 
 
 def test_traits_as_text() -> None:

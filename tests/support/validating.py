@@ -45,4 +45,4 @@ def homogeneous(ctx: Context, node: Node) -> None:
 
 def planted(op: str, apply: Apply) -> Registry:
     """All rules, with another one for `op`."""
-    return REGISTRY.replaced(Rule((op,), "planted", apply, "planted", "planted"))
+    return REGISTRY.replaced(Rule("planted", apply, "planted"), op)

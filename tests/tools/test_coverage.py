@@ -65,14 +65,11 @@ def passes_on(ctx: Context, node: Node) -> None:
 
 
 def planted(*operators: str) -> Registry:
-    return default_registry().replaced(Rule(operators, "x -> x", passes_on, "planted", "planted"))
+    return default_registry().replaced(Rule("x -> x", passes_on, "planted"), *operators)
 
 
 def without(operator: str) -> Registry:
-    rules = default_registry()
-    kept = [rule for rule in rules if operator not in rule.operators]
-    assert len(kept) == len(list(rules)) - 1
-    return Registry(kept)
+    return default_registry().without(operator)
 
 
 def filled(fill: Callable[[Record], Iterator[Record]], family: str = "timm") -> Record:

@@ -197,6 +197,6 @@ def test_scales_of_another_shape_are_a_defect() -> None:
         ctx.demand(node.inputs[1], [(1.0, ctx.fresh((7,), "channels"))], Role.WEIGHT)
 
     graph = read_torch(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), (torch.rand(4, 3),))
-    found = build(graph, default_registry().replaced(Rule(("MatMul",), "", wide, "test", "planted")))
+    found = build(graph, default_registry().replaced(Rule("", wide, "planted"), "MatMul"))
     assert found.dimension == 0
     assert "scales of shape (7, 1) for '0.weight' of shape (5, 3)" in found.remarks[0]

@@ -129,6 +129,20 @@ def test_networks_without_paths_are_refused() -> None:
         graphnorm.PathSGD(Difference(), torch.randn(1, 3))
 
 
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU6(), nn.Tanh(), nn.Softmax(1)], ids=lambda one: type(one).__name__
+)
+def test_activations_without_paths_are_refused(activation: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), activation, nn.Linear(4, 2))
+    with pytest.raises(InputError, match=r"has no path coefficients"):
+        graphnorm.PathSGD(model, torch.randn(1, 3))
+
+
+def test_activations_with_paths_are_taken() -> None:
+    for activation in (nn.LeakyReLU(), nn.PReLU(), nn.Hardtanh(0, float("inf")), nn.Dropout()):
+        graphnorm.PathSGD(nn.Sequential(nn.Linear(3, 4), activation, nn.Linear(4, 2)), torch.randn(1, 3))
+
+
 def test_closures_and_fewer_coefficients() -> None:
     model, x = mlp(), torch.randn(5, 3).double()
     optimizer = graphnorm.PathSGD(model, x, lr=0.01, weight_decay=1e-2, every=2)

@@ -132,6 +132,7 @@ _BY_OPERATOR = {
     "aten::nextafter": "moves by one unit in the last place",
     "aten::segment_reduce": "a prototype of PyTorch's",
     "aten::_ctc_loss": "a loss is the end of a network",
+    "com.microsoft::EmbedLayerNormalization": "integers that pick rows of tables, and a norm of these",
 }
 # Reasons for which a rule fixes its operators, and none of which has a floating-point function to look at.
 _BY_REASON = frozenset({

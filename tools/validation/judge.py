@@ -62,7 +62,7 @@ class Verdict:
 
 def operators(registry: Registry) -> list[str]:
     """All that can be validated: operators with a rule or with a generator of cases."""
-    return sorted({op for rule in registry for op in rule.operators} | set(GENERATORS))
+    return sorted({*registry, *GENERATORS})
 
 
 def stream(op: str, seed: int, index: int, part: int = 0) -> Rng:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.registry import Registry
 from graphnorm.scales.rules import (
     attention,
@@ -31,4 +32,7 @@ _BACKWARD = (expressions, expression_products)  # register how demands travel th
 
 def default_registry() -> Registry:
     """All rules that graphnorm ships."""
-    return Registry(rule for family in _FAMILIES for rule in family.RULES)
+    registry: Registry = Rules("scales")
+    for family in _FAMILIES:
+        registry.include(family.RULES)
+    return registry

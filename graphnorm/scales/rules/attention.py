@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 
 def attention(ctx: Context, node: Node) -> None:
@@ -124,13 +125,10 @@ def _without_heads(labels: Labels, shape: tuple[int, ...], size: int) -> Labels:
     return lb.reshape(turned, (batch, length, width // size, size), shape)
 
 
-_FAMILY = "attention"
-
-RULES = (
-    Rule(("Attention",), "h n d, h m -d, h m v -> h n v", attention, _FAMILY, "attention"),
-    Rule(("RotaryEmbedding",), "x (equal in pairs), 0, 0 -> x", rotary, _FAMILY, "rotated"),
-    Rule(
-        ("LinearAttention",),
-        "n d, m k, m v, .. -> n v: d + k + v equal for all d", linear_attention, _FAMILY, "summed over time",
-    ),
-)  # fmt: skip
+RULES: Registry = Rules("scales")
+RULES.add(Rule("h n d, h m -d, h m v -> h n v", attention, "attention"), "Attention")
+RULES.add(Rule("x (equal in pairs), 0, 0 -> x", rotary, "rotated"), "RotaryEmbedding")
+RULES.add(
+    Rule("n d, m k, m v, .. -> n v: d + k + v equal for all d", linear_attention, "summed over time"),
+    "LinearAttention",
+)

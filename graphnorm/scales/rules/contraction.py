@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.backward import fit
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 
 def arrange(labels: Labels, letters: str, target: str) -> Labels:
@@ -108,10 +109,8 @@ def add_bias(ctx: Context, labels: Labels, bias: str) -> Labels:
     return labels
 
 
-_FAMILY = "contractions"
 _REASON = "summed over"
 
-RULES = (
-    Rule(("MatMul",), "n k, k m -> n m", matmul, _FAMILY, _REASON),
-    Rule(("Gemm",), "n k, k m, n m -> n m", gemm, _FAMILY, _REASON),
-)
+RULES: Registry = Rules("scales")
+RULES.add(Rule("n k, k m -> n m", matmul, _REASON), "MatMul")
+RULES.add(Rule("n k, k m, n m -> n m", gemm, _REASON), "Gemm")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.context import Context
 from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, size
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 from graphnorm.scales.rules.elementwise import fixed, tied, where
 
 
@@ -61,14 +62,10 @@ def stack(ctx: Context, node: Node) -> None:
     ctx.set(node.outputs[0], np.expand_dims(ctx.labels(node.inputs[0]), axis))
 
 
-_FAMILY = "control flow"
-
-RULES = (
-    Rule(("graphnorm::Choice",), "0, x, x -> x", choice, _FAMILY, "result of a branch"),
-    Rule(("graphnorm::State",), "x -> x", state, _FAMILY, "state of a loop"),
-    Rule(("graphnorm::Carried",), "x, x -> x", carried, _FAMILY, "carried from one iteration to the next"),
-    Rule(("graphnorm::Iterate",), "x (equal along the axis) -> x", iterate, _FAMILY, "sequence of a loop"),
-    Rule(("graphnorm::Stack",), "x -> x", stack, _FAMILY, "stacked by a loop"),
-    Rule(("graphnorm::Control",), "0 -> 0", fixed, _FAMILY, "decides how often a loop runs"),
-    Rule(("If", "Loop", "Scan", "SequenceMap"), "0 -> 0", fixed, "fixed", "body of a control-flow operator"),
-)
+RULES: Registry = Rules("scales")
+RULES.add(Rule("0, x, x -> x", choice, "result of a branch"), "graphnorm::Choice")
+RULES.add(Rule("x -> x", state, "state of a loop"), "graphnorm::State")
+RULES.add(Rule("x, x -> x", carried, "carried from one iteration to the next"), "graphnorm::Carried")
+RULES.add(Rule("x (equal along the axis) -> x", iterate, "sequence of a loop"), "graphnorm::Iterate")
+RULES.add(Rule("x -> x", stack, "stacked by a loop"), "graphnorm::Stack")
+RULES.add(Rule("0 -> 0", fixed, "decides how often a loop runs"), "graphnorm::Control")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 
 def conv(ctx: Context, node: Node) -> None:
@@ -105,9 +106,8 @@ def _kernel(ctx: Context, weight: str, terms: list[Term]) -> None:
 
 _FAMILY, _REASON = "contractions", "summed over"
 
-RULES = (
-    Rule(("Conv",), "n c .., o c .., o -> n o ..", conv, _FAMILY, _REASON),
-    Rule(("ConvTranspose",), "n c .., c o .., o -> n o ..", conv_transpose, _FAMILY, _REASON),
-    Rule(("DeformConv",), "n c .., o c .., 0, o -> n o ..", deform_conv, _FAMILY, _REASON),
-    Rule(("CausalConvWithState",), "n c t, c 1 k, c -> n c t", causal_conv, _FAMILY, _REASON),
-)
+RULES: Registry = Rules("scales")
+RULES.add(Rule("n c .., o c .., o -> n o ..", conv, _REASON), "Conv")
+RULES.add(Rule("n c .., c o .., o -> n o ..", conv_transpose, _REASON), "ConvTranspose")
+RULES.add(Rule("n c .., o c .., 0, o -> n o ..", deform_conv, _REASON), "DeformConv")
+RULES.add(Rule("n c t, c 1 k, c -> n c t", causal_conv, _REASON), "CausalConvWithState")

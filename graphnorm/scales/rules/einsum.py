@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import Labels
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 from graphnorm.scales.rules.contraction import contract, sum_of_products
 
 if TYPE_CHECKING:
@@ -79,4 +80,5 @@ def _diagonal(labels: Labels, term: str) -> tuple[Labels, str]:
     return labels, term
 
 
-RULES = (Rule(("Einsum",), "as its equation", einsum, "contractions", "summed over"),)
+RULES: Registry = Rules("scales")
+RULES.add(Rule("as its equation", einsum, "summed over"), "Einsum")

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm.ir import FLOAT_TYPES, Node, float_format
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.traits import Trait
 from graphnorm.scales.backward import fit
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels, align, overlay, pinned, squeeze_constant_axes
-from graphnorm.scales.registry import Apply, Rule
+from graphnorm.scales.registry import Apply, Registry, Rule
 
 
 def degree(k: Fraction) -> Apply:
@@ -237,31 +239,25 @@ def prelu(ctx: Context, node: Node) -> None:
 
 _EXPONENTS = 64  # different ones in a tensor
 
-_PASS = "elementwise, homogeneous"
-_SUM = "sums and choices"
 
-RULES = (
-    Rule(
-        ("Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Dropout", "Trilu"),
-        "x -> x", degree(Fraction(1)), _PASS, "passes the scale",
-    ),
-    Rule(("Sqrt",), "x -> x / 2", degree(Fraction(1, 2)), _PASS, "square root"),
-    Rule(("Reciprocal",), "x -> -x", degree(Fraction(-1)), _PASS, "reciprocal"),
-    Rule(("Pow",), "x, constant k -> k x", power, _PASS, "power"),
-    Rule(("Cast", "CastLike"), "x -> x between floats", cast, _PASS, "cast to another kind of number"),
-    Rule(("Clip",), "x -> x if bounds are 0 or infinite", clip, _PASS, "clipped at a non-zero bound"),
-    Rule(("PRelu",), "x, 0 -> x", prelu, _PASS, "slope"),
-    Rule(
-        ("Add", "Sub", "Sum", "Mean", "Max", "Min", "Mod"),
-        "x, x -> x", sum_like, _SUM, "added or compared",
-    ),
-    Rule(("Where",), "0, x, x -> x", where, _SUM, "chosen between branches"),
-    Rule(
-        ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "aten::atan2"),
-        "x, x -> 0", compare, _SUM, "compared with each other",
-    ),
-    Rule(("Sign", "IsNaN", "IsInf"), "x -> 0", sign, _SUM, "only the sign is used"),
-    Rule(("Mul",), "x, y -> x + y", multiply, "products", "multiplied"),
-    Rule(("Div",), "x, y -> x - y", divide, "products", "divided"),
-    Rule(("SwiGLU",), "0, x -> x", choose_second, "products", "gate"),
-)  # fmt: skip
+RULES: Registry = Rules("scales")
+_PASSES = Rule("x -> x", degree(Fraction(1)), "passes the scale")
+_COMPARED = Rule("x, x -> 0", compare, "compared with each other")
+_SIGN = Rule("x -> 0", sign, "only the sign is used")
+RULES.for_trait(Trait.POINTWISE | Trait.UNARY | Trait.HOMOGENEOUS, _PASSES)
+RULES.add(_PASSES, "Dropout", "Trilu")
+RULES.add(Rule("x -> x / 2", degree(Fraction(1, 2)), "square root"), "Sqrt")
+RULES.add(Rule("x -> -x", degree(Fraction(-1)), "reciprocal"), "Reciprocal")
+RULES.add(Rule("x, constant k -> k x", power, "power"), "Pow")
+RULES.add(Rule("x -> x between floats", cast, "cast to another kind of number"), "Cast", "CastLike")
+RULES.add(Rule("x -> x if bounds are 0 or infinite", clip, "clipped at a non-zero bound"), "Clip")
+RULES.add(Rule("x, 0 -> x", prelu, "slope"), "PRelu")
+RULES.add(Rule("x, x -> x", sum_like, "added or compared"), "Add", "Sub", "Sum", "Mean", "Max", "Min", "Mod")
+RULES.add(Rule("0, x, x -> x", where, "chosen between branches"), "Where")
+RULES.for_trait(Trait.POINTWISE | Trait.COMPARES, _COMPARED)
+RULES.add(_COMPARED, "aten::atan2")
+RULES.for_trait(Trait.POINTWISE | Trait.COMPARES | Trait.UNARY, _SIGN)
+RULES.add(_SIGN, "Sign")
+RULES.add(Rule("x, y -> x + y", multiply, "multiplied"), "Mul")
+RULES.add(Rule("x, y -> x - y", divide, "divided"), "Div")
+RULES.add(Rule("0, x -> x", choose_second, "gate"), "SwiGLU")

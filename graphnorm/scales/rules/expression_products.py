@@ -83,7 +83,7 @@ def reduced(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path:
     if not int(node.attributes.get("keepdims", 1)):
         aligned = [(c, lb.align(labels, ctx.rank(name))) for c, labels in terms]
         terms = tuple((c, np.expand_dims(labels, tuple(axes))) for c, labels in aligned)
-    demand(ctx, source, _times(terms, 1 / DEGREES[node.op]), role)
+    demand(ctx, source, _times(terms, float(1 / DEGREES[node.op])), role)
     return True
 
 

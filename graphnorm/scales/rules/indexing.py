@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, Labels
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 Index = npt.NDArray[np.int64]
 _RUN_TIME = "indexed with positions known only at run time"
@@ -180,16 +181,11 @@ def reverse_sequence(ctx: Context, node: Node) -> None:
     ctx.set(node.outputs[0], ctx.uniform(ctx.labels(node.inputs[0]), [axis], _RUN_TIME))
 
 
-_FAMILY = "gather and scatter"
-
-RULES = (
-    Rule(("GatherElements",), "x -> picked x", gather_elements, _FAMILY, "gathered"),
-    Rule(("GatherND",), "x -> picked x", gather_nd, _FAMILY, "gathered"),
-    Rule(
-        ("ScatterElements", "Scatter"), "x, y -> x, y where written", scatter_elements, _FAMILY, "scattered"
-    ),
-    Rule(("ScatterND",), "x, y -> x, y where written", scatter_nd, _FAMILY, "scattered"),
-    Rule(("TensorScatter",), "x, x -> x", tensor_scatter, _FAMILY, "written into a cache"),
-    Rule(("Compress",), "x -> picked x", compress, _FAMILY, "chosen by a mask"),
-    Rule(("ReverseSequence",), "x (equal along time) -> x", reverse_sequence, _FAMILY, "reversed"),
-)
+RULES: Registry = Rules("scales")
+RULES.add(Rule("x -> picked x", gather_elements, "gathered"), "GatherElements")
+RULES.add(Rule("x -> picked x", gather_nd, "gathered"), "GatherND")
+RULES.add(Rule("x, y -> x, y where written", scatter_elements, "scattered"), "ScatterElements", "Scatter")
+RULES.add(Rule("x, y -> x, y where written", scatter_nd, "scattered"), "ScatterND")
+RULES.add(Rule("x, x -> x", tensor_scatter, "written into a cache"), "TensorScatter")
+RULES.add(Rule("x -> picked x", compress, "chosen by a mask"), "Compress")
+RULES.add(Rule("x (equal along time) -> x", reverse_sequence, "reversed"), "ReverseSequence")

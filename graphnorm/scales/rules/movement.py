@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.traits import Trait
 from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context, Move
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 
 def reshape(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
@@ -221,9 +223,8 @@ def _pad_value(ctx: Context, node: Node) -> float | None:
     return None if data is None else float(np.asarray(data).ravel()[0])
 
 
-RULES = (
-    Rule(tuple(MOVES), "x -> moved x", apply_move, "data movement", "indices known only at run time"),
-    Rule(("Concat",), "x1, .., xn -> x1 | .. | xn", concat, "data movement", "concatenated"),
-    Rule(("Shape", "Size", "EyeLike"), "x -> 0", only_shape, "data movement", "only the shape is read"),
-    Rule(("Pad",), "x -> x | free (zeros)", pad, "data movement", "padding mixes entries"),
-)
+RULES: Registry = Rules("scales")
+RULES.add(Rule("x -> moved x", apply_move, "indices known only at run time"), *tuple(MOVES))
+RULES.add(Rule("x1, .., xn -> x1 | .. | xn", concat, "concatenated"), "Concat")
+RULES.for_trait(Trait.READS_SHAPE, Rule("x -> 0", only_shape, "only the shape is read"))
+RULES.add(Rule("x -> x | free (zeros)", pad, "padding mixes entries"), "Pad")

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphnorm.ir import BEFORE, Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.backward import fit
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 
 def batch_norm(ctx: Context, node: Node) -> None:
@@ -116,20 +117,11 @@ def lp_norm(ctx: Context, node: Node) -> None:
     ctx.set_pinned(node)
 
 
-_FAMILY = "normalisation"
-
-RULES = (
-    Rule(
-        ("BatchNormalization",),
-        "eval: s, u - s, u, s, 0 -> u; training: 0, u, u, 0, 0 -> u", batch_norm, _FAMILY, "BatchNorm",
-    ),
-    Rule(
-        ("LayerNormalization", "RMSNormalization"),
-        "0, u, u -> u", layer_norm, _FAMILY, "normalised",
-    ),
-    Rule(
-        ("GroupNormalization", "InstanceNormalization"),
-        "0, u, u -> u", channel_norm, _FAMILY, "normalised",
-    ),
-    Rule(("LpNormalization",), "x (equal along the axis) -> 0", lp_norm, _FAMILY, "normalised"),
-)  # fmt: skip
+RULES: Registry = Rules("scales")
+RULES.add(
+    Rule("eval: s, u - s, u, s, 0 -> u; training: 0, u, u, 0, 0 -> u", batch_norm, "BatchNorm"),
+    "BatchNormalization",
+)
+RULES.add(Rule("0, u, u -> u", layer_norm, "normalised"), "LayerNormalization", "RMSNormalization")
+RULES.add(Rule("0, u, u -> u", channel_norm, "normalised"), "GroupNormalization", "InstanceNormalization")
+RULES.add(Rule("x (equal along the axis) -> 0", lp_norm, "normalised"), "LpNormalization")

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, PINNED, Labels
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 _HOMOGENEOUS = ("relu", "leakyrelu")
 
@@ -97,13 +98,7 @@ def _start(ctx: Context, initial: str, state: Labels) -> None:
         ctx.tie(state, ctx.labels(initial))
 
 
-_FAMILY = "recurrent layers"
-
-RULES = (
-    Rule(("RNN",), "n i, h i, h h, h -> n h (0 if it saturates)", rnn, _FAMILY, "recurrent state"),
-    Rule(("LSTM", "GRU"), "n i, 0 -i, 0 0, 0 -> 0", gated, _FAMILY, "recurrent state"),
-    Rule(
-        ("aten::lstm_projected",),
-        "n i, 0 -i, 0 -u, 0, u 0 -> u", lstm_projected, _FAMILY, "recurrent state",
-    ),
-)  # fmt: skip
+RULES: Registry = Rules("scales")
+RULES.add(Rule("n i, h i, h h, h -> n h (0 if it saturates)", rnn, "recurrent state"), "RNN")
+RULES.add(Rule("n i, 0 -i, 0 0, 0 -> 0", gated, "recurrent state"), "LSTM", "GRU")
+RULES.add(Rule("n i, 0 -i, 0 -u, 0, u 0 -> u", lstm_projected, "recurrent state"), "aten::lstm_projected")

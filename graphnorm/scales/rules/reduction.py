@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.table import TABLE, having
+from graphnorm.ops.traits import Trait
 from graphnorm.scales.context import Context
 from graphnorm.scales.labels import FREE, PINNED, Labels, axis_of, pinned
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 from graphnorm.scales.rules.elementwise import scaled
 
 
@@ -28,9 +30,10 @@ def pool(ctx: Context, node: Node) -> None:
 
 # Homogeneous reductions and their degrees.
 DEGREES = {
-    "ReduceMean": 1, "ReduceSum": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceL1": 1, "ReduceL2": 1,
-    "ReduceSumSquare": 2,
-}  # fmt: skip
+    name: degree
+    for name in sorted(having(Trait.REDUCES, without=Trait.CHANNELS_FIRST))
+    if (degree := TABLE[name].degree) is not None
+}
 
 
 def reduce(ctx: Context, node: Node) -> None:
@@ -39,7 +42,7 @@ def reduce(ctx: Context, node: Node) -> None:
     if axes is None:
         ctx.pin_node(node, "axes known only at run time")
         return
-    labels = scaled(ctx, ctx.uniform(labels, axes), Fraction(DEGREES[node.op]))
+    labels = scaled(ctx, ctx.uniform(labels, axes), DEGREES[node.op])
     ctx.set(node.outputs[0], _without(labels, node, axes))
 
 
@@ -139,31 +142,25 @@ def hardmax(ctx: Context, node: Node) -> None:
     ctx.set_pinned(node)
 
 
-_FAMILY = "pools and reductions"
-_POOLS = (
-    "MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool",
-    "aten::adaptive_avg_pool", "aten::adaptive_max_pool", "aten::fractional_max_pool",
-)  # fmt: skip
-
-RULES = (
-    Rule(_POOLS, "n c .. -> n c ..", pool, _FAMILY, "pooled"),
-    Rule(
-        tuple(op for op, k in DEGREES.items() if k == 1),
-        "x (equal along the axes) -> x", reduce, _FAMILY, "reduced",
-    ),
-    Rule(("ReduceSumSquare",), "x (equal along the axes) -> 2 x", reduce, _FAMILY, "reduced"),
-    Rule(("ReduceProd",), "x1, .., xn -> x1 + .. + xn", reduce_product, _FAMILY, "multiplied along an axis"),
-    Rule(
-        ("CumSum", "TopK", "ArgMax", "ArgMin", "aten::cummax", "aten::cummin"),
-        "x (equal along the axis) -> x", along_axis, _FAMILY, "ordered or summed along an axis",
-    ),
-    Rule(
-        ("CumProd",),
-        "x1, x2, .. -> x1, x1 + x2, ..", cumulative_product, _FAMILY, "multiplied along an axis",
-    ),
-    Rule(
-        ("aten::segment_reduce",), "x (equal along the axis) -> x", segment_reduce, _FAMILY,
-        "reduced in pieces along an axis",
-    ),
-    Rule(("Hardmax",), "x (equal along the axis) -> 0", hardmax, _FAMILY, "compared along an axis"),
-)  # fmt: skip
+RULES: Registry = Rules("scales")
+RULES.for_trait(
+    Trait.REDUCES | Trait.HOMOGENEOUS | Trait.CHANNELS_FIRST, Rule("n c .. -> n c ..", pool, "pooled")
+)
+RULES.for_trait(Trait.REDUCES | Trait.HOMOGENEOUS, Rule("x (equal along the axes) -> x", reduce, "reduced"))
+RULES.add(Rule("x (equal along the axes) -> 2 x", reduce, "reduced"), "ReduceSumSquare")
+RULES.add(Rule("x1, .., xn -> x1 + .. + xn", reduce_product, "multiplied along an axis"), "ReduceProd")
+RULES.add(
+    Rule("x (equal along the axis) -> x", along_axis, "ordered or summed along an axis"),
+    "CumSum",
+    "TopK",
+    "ArgMax",
+    "ArgMin",
+    "aten::cummax",
+    "aten::cummin",
+)
+RULES.add(Rule("x1, x2, .. -> x1, x1 + x2, ..", cumulative_product, "multiplied along an axis"), "CumProd")
+RULES.add(
+    Rule("x (equal along the axis) -> x", segment_reduce, "reduced in pieces along an axis"),
+    "aten::segment_reduce",
+)
+RULES.add(Rule("x (equal along the axis) -> 0", hardmax, "compared along an axis"), "Hardmax")

@@ -7,8 +7,9 @@ rescaling that keeps the dense computation keeps every selection from it.
 from __future__ import annotations
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.context import Context
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 
 def route(ctx: Context, node: Node) -> None:
@@ -19,6 +20,5 @@ def route(ctx: Context, node: Node) -> None:
     ctx.set(node.outputs[0], labels.reshape(labels.shape[1:]))
 
 
-RULES = (
-    Rule(("graphnorm::Route",), "x (equal for all experts), 0 -> x", route, "gather and scatter", "routed"),
-)
+RULES: Registry = Rules("scales")
+RULES.add(Rule("x (equal for all experts), 0 -> x", route, "routed"), "graphnorm::Route")

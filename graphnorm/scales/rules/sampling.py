@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
 from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, Labels
-from graphnorm.scales.registry import Rule
+from graphnorm.scales.registry import Registry, Rule
 
 
 def resize(ctx: Context, node: Node) -> None:
@@ -129,14 +130,11 @@ def _cropped(labels: Labels, starts: list[int], ends: list[int]) -> Labels:
     return lb.pad(labels, [-n for n in starts], [-n for n in ends], FREE)
 
 
-_FAMILY = "interpolation and sampling"
-
-RULES = (
-    Rule(("Resize", "Upsample"), "x (equal along resized axes) -> x", resize, _FAMILY, "interpolated"),
-    Rule(("GridSample",), "n c .., 0 -> n c ..", grid_sample, _FAMILY, "interpolated"),
-    Rule(("MaxRoiPool", "RoiAlign"), "c .., 0 -> c ..", regions, _FAMILY, "pooled regions"),
-    Rule(("MaxUnpool",), "n c .. -> n c ..", unpool, _FAMILY, "unpooled"),
-    Rule(("Col2Im",), "n c (block) .. -> n c ..", fold, _FAMILY, "summed into an image"),
-    Rule(("DFT", "STFT"), "x (equal along mixed axes) -> x", spectrum, _FAMILY, "spectrum"),
-    Rule(("CenterCropPad",), "x -> x | free (zeros)", center_crop_pad, _FAMILY, "cropped"),
-)
+RULES: Registry = Rules("scales")
+RULES.add(Rule("x (equal along resized axes) -> x", resize, "interpolated"), "Resize", "Upsample")
+RULES.add(Rule("n c .., 0 -> n c ..", grid_sample, "interpolated"), "GridSample")
+RULES.add(Rule("c .., 0 -> c ..", regions, "pooled regions"), "MaxRoiPool", "RoiAlign")
+RULES.add(Rule("n c .. -> n c ..", unpool, "unpooled"), "MaxUnpool")
+RULES.add(Rule("n c (block) .. -> n c ..", fold, "summed into an image"), "Col2Im")
+RULES.add(Rule("x (equal along mixed axes) -> x", spectrum, "spectrum"), "DFT", "STFT")
+RULES.add(Rule("x -> x | free (zeros)", center_crop_pad, "cropped"), "CenterCropPad")

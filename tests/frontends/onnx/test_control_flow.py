@@ -272,7 +272,7 @@ def forgets_the_end(ctx: Context, node: Node) -> None:
     ],
 )
 def test_a_wrong_rule_is_caught(operator: str, apply: Any, proto: onnx.ModelProto, feeds: Any) -> None:
-    registry = default_registry().replaced(Rule((operator,), "planted", apply, "planted", "planted"))
+    registry = default_registry().replaced(Rule("planted", apply, "planted"), operator)
     graph = build(read_onnx(proto), registry)
     assert distance(proto, *feeds, graph=graph) > 1e-3
 

@@ -179,8 +179,8 @@ def untied(ctx: Context, node: Node) -> None:
 
 
 def test_experts_that_are_not_tied_are_caught() -> None:
-    rule = Rule((ROUTE,), "x -> x", untied, "planted", "")
-    registry: Registry = default_registry().replaced(rule)
+    rule = Rule("x -> x", untied, "")
+    registry: Registry = default_registry().replaced(rule, ROUTE)
     torch.manual_seed(0)
     model = CASES["relu"].make("grouped")
     graph = build(read_torch(model, example()), registry)

@@ -249,6 +249,6 @@ def test_a_planted_rule_that_passes_large_bounds_changes_the_function() -> None:
     """The comparison of runs above would see it."""
     network = graphnorm.trace(clipped(17, {"min": -3.4e38, "max": 3.4e38}, quotient=True)).network
     registry = default_registry()
-    planted = registry.replaced(Rule(("Clip",), "x -> x", degree(Fraction(1)), "planted", "planted"))
+    planted = registry.replaced(Rule("x -> x", degree(Fraction(1)), "planted"), "Clip")
     assert build(network, registry).dimension == 0
     assert build(network, planted).dimension == 4
