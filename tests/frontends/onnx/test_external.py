@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +230,71 @@ def test_a_data_file_that_shrinks_meanwhile(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(np, "fromfile", lambda *args, **options: np.zeros(3, np.uint8))
     with pytest.raises(ModelFileError, match="changed while it was read; run again"):
         load_model(path)
+
+
+def external_array(folder: Path, tensor: TensorProto) -> Any:
+    """A tensor of a file, wherever it is."""
+    return numpy_helper.to_array(tensor, str(folder))
+
+
+ROWS, COLUMNS = 4_300_000, 128  # 2.2 GB, beyond what a protobuf message or 32 bits hold
+
+
+@pytest.mark.slow
+def test_more_than_two_gigabytes(tmp_path: Path) -> None:
+    """Read, rescaled and written by the command, in a process whose memory is measured."""
+    first, last, matrix = (
+        RNG.normal(size=size).astype(np.float32) for size in (COLUMNS, COLUMNS, (COLUMNS, 3))
+    )
+    data = tmp_path / "table.bin"
+    with data.open("wb") as file:  # sparse: all rows between are zeros
+        file.write(first.tobytes())
+        file.truncate(4 * ROWS * COLUMNS)
+        file.seek(4 * (ROWS - 1) * COLUMNS)
+        file.write(last.tobytes())
+    table = TensorProto(name="table", dims=[ROWS, COLUMNS], data_type=TensorProto.FLOAT)
+    table.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", data.name), ("offset", "0"), ("length", str(data.stat().st_size))):
+        table.external_data.add(key=key, value=value)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Relu", ["rows"], ["r"]),
+        helper.make_node("MatMul", ["r", "matrix"], ["y"]),
+    ]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])
+    held = [table, numpy_helper.from_array(matrix, "matrix")]
+    graph = helper.make_graph(nodes, "net", [ids], [y], held)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    source, target = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    source.write_bytes(proto.SerializeToString())
+    command = [
+        sys.executable,
+        "-m",
+        "graphnorm",
+        "canonicalize",
+        str(source),
+        "-o",
+        str(target),
+        "--no-verify",
+    ]
+    with subprocess.Popen(command) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_maxrss < 7.5e6  # kB: both tables and what the norm takes
+    written = {
+        tensor.name: tensor for tensor in onnx.load(target, load_external_data=False).graph.initializer
+    }
+    entries = {entry.key: entry.value for entry in written["table"].external_data}
+    found = np.memmap(
+        tmp_path / entries["location"], np.float32, "r", int(entries["offset"]), (ROWS, COLUMNS)
+    )
+    other = external_array(tmp_path, written["matrix"])
+    for row, before in ((0, first), (ROWS - 1, last)):
+        assert (found[row] != before).any()
+        was, now = (np.maximum(one, 0) @ two for one, two in ((before, matrix), (found[row], other)))
+        assert np.allclose(was, now, rtol=1e-5, atol=1e-6)
+    assert not found[1 : ROWS - 1 : 999].any()
+    data.unlink()
+    path.unlink()
