@@ -26,7 +26,7 @@ Shapes = tuple[tuple[int, ...], ...]
 Arrays = list[ir.Array]
 _WANTED = 2  # other sizes
 _INPUTS = 3  # at each
-_LARGE = 64  # sizes of images grow by less
+_LARGE = 64  # sizes of images shrink first: several that grow multiply
 _SMALL_STEPS: tuple[Callable[[int], int], ...] = (
     lambda size: 2 * size + 1,
     lambda size: size + 1,
@@ -35,8 +35,8 @@ _SMALL_STEPS: tuple[Callable[[int], int], ...] = (
     lambda size: max(size // 2, 1),
 )
 _LARGE_STEPS: tuple[Callable[[int], int], ...] = (
-    lambda size: size + 1,
     lambda size: size // 2 + 1,
+    lambda size: size + 1,
     lambda size: size + 32,
     lambda size: 2 * size,
     lambda size: size // 2,

@@ -172,6 +172,18 @@ def test_a_size_that_one_model_fixes() -> None:
     assert verdict(relu("n"), relu("batch")) == "identical"
 
 
+def test_images_of_other_sizes_are_not_larger() -> None:
+    """All that is computed from them has to be held at once."""
+    net = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> net (float[N, 3, H, W] x) => (float[N, 3, H, W] y)'
+        " { a = Abs(x) y = Relu(a) }"
+    )
+    other = onnx.parser.parse_model(onnx.printer.to_text(net).replace("Relu (a)", "Max (a, a)"))
+    first, *others = graphnorm.check(net, other, seconds=0.5).sizes
+    assert others
+    assert all(np.prod(sizes["x"]) <= np.prod(first["x"]) * 3 for sizes in others)
+
+
 def test_sizes_that_must_be_the_same() -> None:
     def summed(sizes: tuple[str, str], op: str) -> ModelProto:
         inputs = [value(name, [size, 4]) for name, size in zip("xz", sizes, strict=True)]

@@ -42,6 +42,13 @@ def test_onnx_operators() -> None:
     assert {outcome.kind for outcome in found} == {"done", "refused"}
 
 
+@pytest.mark.parametrize("operator", ["GatherND", "ScatterND"])
+def test_indices_of_several_axes(operator: str) -> None:
+    """Of tensors without entries, too; ONNX's shape inference ends the process at some `batch_dims`."""
+    found = list(operators_onnx.outcomes([operator]))
+    assert [outcome for outcome in found if outcome.is_finding] == []
+
+
 def test_all_operators_have_cases() -> None:
     assert len(operators_onnx.operators()) > 150
     assert all(any(operators_onnx.cases(op, 1)) for op in operators_onnx.operators())

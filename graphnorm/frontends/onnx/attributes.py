@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from onnx_ir import AttributeType
+
 from graphnorm.frontends.onnx.steps import Step
 
 Shape = Callable[[str], tuple[int, ...] | None]
@@ -20,12 +22,26 @@ def attribute_fault(step: Step, shape: Shape) -> str:
     if not step.is_standard:
         return ""
     op, attributes = step.node.op_type, step.node.attributes
+    if fault := _type_fault(step):
+        return fault
     if op in _WINDOWED:
         for name in _WINDOWS:
             sizes = tuple(attributes.get_ints(name, ()))
             if any(size < 1 for size in sizes):
                 return f"{name} must be positive, got {sizes}"
     return _group_fault(step, shape)
+
+
+def _type_fault(step: Step) -> str:
+    """An attribute of another type than the operator's."""
+    known = step.schema.attributes if step.schema is not None else {}
+    for name, attribute in step.node.attributes.items():
+        if name not in known:
+            continue
+        expected = AttributeType(int(known[name].type))  # type: ignore[call-overload]
+        if attribute.type != expected:
+            return f"{name} must be {expected.name}, got {attribute.type.name}"
+    return ""
 
 
 def _group_fault(step: Step, shape: Shape) -> str:

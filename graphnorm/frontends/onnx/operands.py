@@ -22,6 +22,9 @@ def operand_fault(step: Step, shape: Callable[[str], Shape | None]) -> str:
     if not step.is_standard:
         return ""
     op, attributes = step.node.op_type, step.node.attributes
+    least = step.schema.min_input if step.schema is not None else 0
+    if len(step.operands) < least:
+        return f"{len(step.operands)} of {least} operands are given"
     shapes = [shape(name) if name else None for name in step.operands]
     if op in _LISTS:
         return _list_fault(op, [shapes[i] if i < len(shapes) else None for i in _LISTS[op]])
@@ -39,6 +42,9 @@ def operand_fault(step: Step, shape: Callable[[str], Shape | None]) -> str:
     if op == "GatherND":
         batch = attributes.get_int("batch_dims", 0)
         data, indices = shapes[:2]
+        most = min((len(found) for found in (data, indices) if found is not None), default=batch + 1)
+        if not 0 <= batch < most:  # ONNX's shape inference reads beyond its lists
+            return f"batch_dims must be from 0 to {most - 1}, got {batch}"
         leads = (None if found is None else found[:batch] for found in (data, indices))
         return _differ("samples of the indices", *reversed([*leads]))
     if op == "ScatterND":

@@ -89,7 +89,8 @@ def scatter_nd(ctx: Context, node: Node) -> None:
     data, index, updates = node.inputs
     rank, sizes = ctx.rank(data), ctx.shape(index)
     depth, positions, shape = sizes[-1], _known(ctx, index), ctx.shape(data)
-    if positions is not None and not ctx.value(data).dynamic:
+    empty = 0 in (*shape, *sizes)
+    if positions is not None and not ctx.value(data).dynamic and not empty:
         coordinates = tuple(positions[..., i] % shape[i] for i in range(depth))
         rows = np.ravel_multi_index(coordinates, shape[:depth])
         rest = int(np.prod(shape[depth:], dtype=np.int64))

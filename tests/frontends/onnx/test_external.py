@@ -283,13 +283,11 @@ def test_more_than_two_gigabytes(tmp_path: Path) -> None:
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
     assert usage.ru_maxrss < 7.5e6  # kB: both tables and what the norm takes
-    written = {
-        tensor.name: tensor for tensor in onnx.load(target, load_external_data=False).graph.initializer
-    }
+    initializers = onnx.load(target, load_external_data=False).graph.initializer
+    written = {tensor.name: tensor for tensor in initializers}
     entries = {entry.key: entry.value for entry in written["table"].external_data}
-    found = np.memmap(
-        tmp_path / entries["location"], np.float32, "r", int(entries["offset"]), (ROWS, COLUMNS)
-    )
+    path, offset = tmp_path / entries["location"], int(entries["offset"])
+    found = np.memmap(path, np.float32, "r", offset, (ROWS, COLUMNS))
     other = external_array(tmp_path, written["matrix"])
     for row, before in ((0, first), (ROWS - 1, last)):
         assert (found[row] != before).any()

@@ -165,6 +165,7 @@ def test_the_option_of_the_command_line(tmp_path: Path) -> None:
 
 CONV = "net (float[1, 4, 6, 6] x) => (y) { y = Conv <%s> (x, k) }"
 DECONV = "net (float[1, 4, 6, 6] x) => (y) { y = ConvTranspose <%s> (x, k) }"
+BATCHED = "net (float[2, 3] x, int64[2, 1] i) => (y) { y = GatherND <batch_dims = %d> (x, i) }"
 INVALID = {
     "group of none": (CONV % "group = 0", (4, 2, 1, 1), "group must be positive, got 0"),
     "negative group": (DECONV % "group = -2", (4, 2, 1, 1), "group must be positive, got -2"),
@@ -174,6 +175,11 @@ INVALID = {
     "channels of the transposed": (DECONV % "group = 1", (3, 2, 1, 1), "do not make 1 groups"),
     "stride of none": (CONV % "strides = [0, 1]", (4, 4, 1, 1), r"strides must be positive, got \(0, 1\)"),
     "negative dilation": (CONV % "dilations = [-1, 1]", (4, 4, 1, 1), "dilations must be positive"),
+    "no operand": ("net (float[1, 4] x) => (y) { y = Transpose () }", (1,), "0 of 1 operands are given"),
+    "one of two": ("net (float[1, 4] x) => (y) { y = GatherND (x) }", (1,), "1 of 2 operands are given"),
+    "batch of none": (BATCHED % -100, (1,), "batch_dims must be from 0 to 1, got -100"),
+    "batch of all": (BATCHED % 2, (1,), "batch_dims must be from 0 to 1, got 2"),
+    "attribute of a type": (CONV % "group = 1.5", (4, 4, 1, 1), "group must be INT, got FLOAT"),
     "permutation": ("net (float[1, 4] x) => (y) { y = Transpose <perm = [0, 5]> (x) }", (1,), "perm"),
     "axis": ("net (float[1, 4] x) => (y) { y = Concat <axis = 9> (x, x) }", (1,), "axis"),
     "sizes": ("net (float[1, 4] x) => (y) { y = MatMul (x, k) }", (3, 2), "[Ii]ncompatible dimensions"),
