@@ -1,4 +1,4 @@
-"""Errors of graphnorm: each says what, where, what was expected, and the way out."""
+"""Errors of graphnorm: each message says what, where, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class GraphNormError(Exception):
 
 
 class InputError(GraphNormError):
-    """A model, file, shape or option that graphnorm cannot take (command line: exit code 2)."""
+    """A model, file, shape or option that graphnorm cannot handle (command line: exit code 2)."""
 
 
 class ModelFileError(InputError):

@@ -68,11 +68,11 @@ class Node:
 class Graph:
     """A network in topological order.
 
-    ``weights`` are the tensors that may be rescaled: parameters and float buffers, by their name in
-    the model file or state_dict.  ``constants`` are known values that may not change: literals,
-    index tables, shapes (possibly broadcast views).  A value that is in neither, is no input and has
-    no producer is an error.  ``remarks`` are sentences for people: what was read otherwise than given.
-    ``overridable`` are constants that would be weights if callers could not give them other values.
+    ``weights`` are the tensors that may be rescaled: parameters and float buffers, by their name in the model
+    file or state_dict.  ``constants`` are known values that may not change: literals, index tables, shapes
+    (possibly broadcast views).  A value that is in neither, is no input and has no producer is an error.
+    ``remarks`` are sentences for people: what was read differently from what was given. ``overridable`` are
+    constants that would be weights if callers could not give them other values.
 
     Where sizes are open, ``symbols`` names them, axis by axis of an input ("" where fixed).  Constants whose
     value varies with the sizes are computed by ``sizing``, nodes that are no part of ``nodes``; ``uneven``

@@ -1,1 +1,1 @@
-"""Certificates as files: what a canonicalisation claims, and a check that believes none of it."""
+"""Certificates as files: what a canonicalisation claims, and a check that trusts none of it."""

@@ -93,7 +93,7 @@ def write(path: Path, claims: Claims, vectors: bytes) -> None:
 
 
 def read(path: Path) -> CertificateFile:
-    """Read both files; nothing in them is believed yet.
+    """Read both files; nothing in them is trusted yet.
 
     Raises:
         InputError: a file is missing, damaged, or of another format.

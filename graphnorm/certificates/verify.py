@@ -95,7 +95,7 @@ def verify_certificate(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     inputs_as_weights: bool = False,
 ) -> Certificate:
-    """Check a certificate file against two models, without trusting whatever wrote it.
+    """Check a certificate file against two models, without trusting the program that wrote it.
 
     Args:
         a: the original: see `graphnorm.trace`.
@@ -107,7 +107,7 @@ def verify_certificate(
         inputs_as_weights: as `graphnorm.canonicalize` had it.
 
     Returns:
-        The outcome; ``failure`` names the place where it breaks.
+        The outcome; ``failure`` names the first claim that does not hold.
 
     Raises:
         InputError: a model or the certificate cannot be read.
@@ -190,7 +190,7 @@ def _about_gap(claims: Claims, graph: RescalingGraph, x: Any) -> str:
     if found <= max(_CONFIRMS * claims.gap, _SAME):
         return f"the objective is at most {found:.2g} of itself above its minimum (computed anew)"
     return (
-        f"the gap is not verified: {claims.gap:.2g} is claimed, and computed anew, with no channel held, "
+        f"the gap is not verified: {claims.gap:.2g} is claimed, and recomputed with no channel held, "
         f"the bound is {found:.2g}"
     )
 

@@ -1,6 +1,6 @@
 """The operator table: what every rule of the registry says, for people.
 
-One row per family and signature; operators that keep all that they touch have one row per reason.
+One row per family and signature; operators that keep everything that they touch have one row per reason.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def entries(name: str, registry: Registry | None = None) -> list[Entry]:
         by_case = {operator.lower(): operator for operator in known}
         close = difflib.get_close_matches(name.lower(), by_case, n=4, cutoff=0.5)
         hint = f"; close names: {', '.join(by_case[text] for text in close)}" if close else ""
-        raise InputError(f"{name}: there is no rule for this operator, so it pins all that it touches{hint}")
+        raise InputError(
+            f"{name}: there is no rule for this operator, so it pins everything that it touches{hint}"
+        )
     return [_entry(operator, registry) for operator in found]
 
 

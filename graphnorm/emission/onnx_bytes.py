@@ -1,4 +1,4 @@
-"""An ONNX model as bytes, a piece at a time: large tensors are written from where they lie.
+"""An ONNX model as bytes, a piece at a time: large tensors are written without a copy.
 
 A protobuf message is a list of fields, each a key, a length and that many bytes; the order of different
 fields is free.  So a graph may be written as everything else that it holds, followed by its initializers, and
@@ -17,7 +17,7 @@ import onnx_ir
 
 from graphnorm.frontends.onnx.load import to_proto
 
-_BYTES = 2  # wire type of what has a length
+_BYTES = 2  # wire type of length-delimited fields
 _SMALL = 1024  # bytes up to which a tensor is copied instead
 
 
@@ -58,7 +58,7 @@ def data_of(tensor: onnx_ir.TensorProtocol) -> bytes | memoryview:
 
 
 def _view(tensor: onnx_ir.TensorProtocol) -> memoryview | None:
-    """The bytes of a large array that lies in memory as it does in files."""
+    """The bytes of a large array whose memory layout is that of files."""
     if not isinstance(tensor, onnx_ir.Tensor) or tensor.dtype.bitwidth < 8 or sys.byteorder != "little":
         return None
     array = tensor.numpy()

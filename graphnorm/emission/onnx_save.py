@@ -1,4 +1,4 @@
-"""Writing an ONNX model: a kill at any moment leaves the old model or the new one, never a mix.
+"""Writing an ONNX model: killed at any moment, it leaves the old model or the new one, never a mixture.
 
 Two files cannot be renamed at once.  So the data go to a file that the model in place does not refer to; the
 rename of the ``.onnx`` file, which names its data file, is the one moment at which the old model becomes the
@@ -28,7 +28,7 @@ from graphnorm.util.atomic import unfinished
 
 INLINE_LIMIT = 2_000_000_000  # protobuf refuses messages of 2 GiB
 _ALIGNMENT = 64  # of tensors in the data file, for vector loads from a memory map
-_INLINE_ALWAYS = 1024  # bytes: shapes and literals, which runtimes want at hand
+_INLINE_ALWAYS = 1024  # bytes: shapes and literals, which runtimes read while loading
 
 
 def save_onnx(
@@ -71,7 +71,7 @@ def save_onnx(
         _check_may_write(data, read, force)
     try:
         _write(outgoing, target, data, slots)
-        for file in old:  # of the model that is no more
+        for file in old:  # of the replaced model
             if file != data and _is_own(file, target) and not any(_same(file, used) for used in read):
                 file.unlink(missing_ok=True)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 Pins follow by unit propagation: an equation whose labels are all known to be 0 but one fixes that one.
 This is what makes a chain of causes a derivation: with an equation of three labels (a product) the chain
-goes on only when the other two are fixed.  What needs several equations at once (Gauss elimination) is
+goes on only when the other two are fixed.  What needs several equations at once (Gaussian elimination) is
 attributed to one of them.  Ties are paths over the equations between labels that can move.
 """
 
@@ -95,12 +95,12 @@ class Equations:
         return int(known[level[known].argmin()]) if len(known) else None
 
     def tie_path(self, start: int, ends: Sequence[Integers]) -> tuple[int, list[tuple[int, int]]] | None:
-        """Shortest way from a label that can move to the nearest of several sets of labels.
+        """Shortest path from a label that can move to the nearest of several sets of labels.
 
         Equations that tie two labels come first.
 
         Returns:
-            The number of the set, and pairs (equation, next label); None if there is no way.
+            The number of the set, and pairs (equation, next label); None if there is no path.
         """
         for search in (self._pairs, self._free):
             order, before = breadth_first_order(search, start, directed=False)

@@ -1,7 +1,7 @@
 """Why the objective has no minimum along a scale.
 
 The mass that grows with a channel's scale is that of the weights which produce the channel, the mass that
-shrinks that of the weights which read it.  Where one of them is 0 the other shrinks for ever.
+shrinks that of the weights which read it.  Where one of them is 0 the other shrinks without limit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why one layer's channels can or can't be rescaled: chains of operators, and what moves together."""
+"""Why one layer's channels can or can't be rescaled: chains of operators, and what is rescaled together."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _reasons(describer: Describer, layer: Layer, number: int) -> Reasons:
 
 
 def _tie(describer: Describer, layer: Layer, side: Side, labels: Integers, number: int) -> tuple[str, Chain]:
-    """The nearest partner and the way to it, for the first label that has one."""
+    """The nearest partner and the path to it, for the first label that has one."""
     basis = describer.graph.solution.basis
     for label in labels.tolist() if side.tied else ():
         shared = np.unique(basis[[label]].indices)

@@ -1,4 +1,4 @@
-"""The way of a scale through the network: the operators between two nodes whose tensors carry one label."""
+"""The path of a scale through the network: the operators between two nodes whose tensors carry one label."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ class Routes:
     def to_nearest(
         self, start: int, ends: Sequence[int], label: int, shared: Sequence[int] = ()
     ) -> list[tuple[int, str]]:
-        """Shortest way from a node to one of `ends` over tensors that carry `label`: (node, direction).
+        """Shortest path from a node to one of `ends` over tensors that carry `label`: (node, direction).
 
-        Without the start.  From one of the nodes in `shared`, which use the same weight, the way may go on
-        from any other.  Where there is none (labels inside an operator) the way is one step.
+        Without the start.  From one of the nodes in `shared`, which use the same weight, the path may
+        continue from any other. Where there is none (labels inside an operator) the path is one step.
         """
         if start in ends:
             return []
@@ -170,5 +170,5 @@ class Routes:
 
 
 def _ends(node: Node, rule: Rule) -> bool:
-    """Whether results keep their scale whatever comes in."""
+    """Whether results are pinned whatever the operands are."""
     return rule.fixes or has(node.op, Trait.NORMALISES)

@@ -17,7 +17,7 @@ _CLOSE = 5e-6  # relative: float32 weights, products of many
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two fingerprints that were taken alike, and where they differ beyond rounding; empty if nowhere."""
+    """Two fingerprints computed in the same way, and where they differ beyond rounding; empty if nowhere."""
 
     first: Fingerprint
     second: Fingerprint
@@ -37,7 +37,7 @@ def compare(
     """Compare the fingerprints of two models, which are read as `graphnorm.check` reads them.
 
     Inputs and outputs that have names are matched by name, open sizes are taken as the other model has them,
-    and where the fingerprints differ, weights of one entry are taken for numbers of the program in both: an
+    and where the fingerprints differ, weights of one entry count as numbers of the program in both: an
     optimiser may hold these as weights.
 
     Raises:

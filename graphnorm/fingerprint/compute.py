@@ -1,6 +1,6 @@
 """A short vector of invariants, and a short id.
 
-All are taken of the normal form at the sizes that were traced, so that a torch module and its ONNX export
+All are computed from the normal form at the traced sizes, so that a torch module and its ONNX export
 have the same, whether sizes are open or not: a hash of the structure; the numbers of the program; l1, l2 and
 l4 path-norms; and the sum of squares of each weight where the sum of all is least over all rescalings
 (balanced masses), largest first.
@@ -79,7 +79,7 @@ def fingerprint_of(
 
 
 def of_network(network: ir.Graph, numbers: bool = False) -> Fingerprint:
-    """The fingerprint of a network; `numbers`: weights of one entry are taken for numbers of the program."""
+    """The fingerprint of a network; `numbers`: weights of one entry count as numbers of the program."""
     normal = form_of(network, numbers)
     graph = build(normal)
     names = signatures(normal)
@@ -92,7 +92,7 @@ def of_network(network: ir.Graph, numbers: bool = False) -> Fingerprint:
 
 
 def form_of(network: ir.Graph, numbers: bool = False) -> ir.Graph:
-    """What the invariants are taken of: the normal form at the traced sizes.
+    """What the invariants are computed from: the normal form at the traced sizes.
 
     Tensors of constants are weights, each use one of its own; zeros beside other entries are constants.
     """

@@ -5,7 +5,7 @@
 is the sum of the outputs of the network with weights |w|^p on an input of ones, without activations and
 with sums in place of maxima (Neyshabur et al. 2015; Gonon et al. 2024, "A path-norm toolkit").  Biases start
 paths of their own; means are edges of weight 1 / n.  Where a value saturates, or is squared or rooted by a
-normalisation, its scale is fixed: paths end there, and begin anew with 1.
+normalisation, its scale is fixed: paths end there, and new ones begin with 1.
 
 No rescaling may change it.  So a walk is made with rescaled weights as well: each tensor of sums must follow
 its tensor's scale, or there is no path-norm.

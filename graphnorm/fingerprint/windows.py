@@ -43,7 +43,7 @@ def window_sum(x: Floats, attributes: Mapping[str, Any], shape: tuple[int, ...])
     rank = x.ndim - 2
     kernel, strides = tuple(attributes["kernel_shape"]), tuple(attributes["strides"])
     dilations, pads = tuple(attributes["dilations"]), list(attributes["pads"])
-    for i in range(rank):  # a last window may hang over
+    for i in range(rank):  # the last window may extend beyond the edge
         reach = (shape[2 + i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
         pads[rank + i] = max(pads[rank + i], reach - x.shape[2 + i] - pads[i])
     padded = _padded(x, pads)
@@ -69,5 +69,5 @@ def _functional() -> Any:
 
 
 def _writable(x: Floats) -> Floats:
-    """What torch shares memory with: contiguous, and not a read-only view."""
+    """An array that torch can share memory with: contiguous, and not a read-only view."""
     return np.require(x, requirements=["C", "W"])

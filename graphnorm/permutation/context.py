@@ -18,7 +18,7 @@ class Context:
         self.network = network
         self.table = Axes()
         self.found: dict[str, tuple[Axis, ...]] = {}
-        self.touched: set[str] = set()  # operands that the rule in force has looked at
+        self.touched: set[str] = set()  # operands that the current rule has read
         self.defects: list[str] = []
         for name in network.inputs:
             self.found[name] = self.fixed(network.values[name].shape or ())

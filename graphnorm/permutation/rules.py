@@ -1,6 +1,6 @@
 """Which axes an operator ties, frees or freezes: op(permuted operands) = permuted results.
 
-An operator without a rule freezes all that it touches.
+An operator without a rule freezes everything that it touches.
 """
 
 from __future__ import annotations

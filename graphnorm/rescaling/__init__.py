@@ -1,1 +1,1 @@
-"""The rescaling graph: its variables, its objective, and which clips would gain freedom."""
+"""The rescaling graph: its variables, its objective, and which clips could be rescaled."""

@@ -2,7 +2,7 @@
 
 min(max(x, lo), hi) commutes with no rescaling while lo and hi are numbers of the program.  As weights,
 one per channel, they follow it: with d > 0, min(max(d x, d lo), d hi) = d min(max(x, lo), hi).  What is
-found here says which clips would gain freedom that way, and along which axes their bounds must vary.
+found here says which clips could be rescaled that way, and along which axes their bounds must vary.
 """
 
 from __future__ import annotations

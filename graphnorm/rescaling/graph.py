@@ -92,7 +92,7 @@ class RescalingGraph:
 
     @cached_property
     def pins(self) -> tuple[Cause, ...]:
-        """Nodes that fix scales, with their reasons."""
+        """Nodes that pin scales, with their reasons."""
         return (*self._causes(lambda batch: batch.labels.shape[1] == 1), *self._given())
 
     @property
@@ -129,7 +129,7 @@ class RescalingGraph:
                 yield demand
 
     def summary(self) -> str:
-        """A few lines for people."""
+        """A summary of a few lines."""
         moved = {demand.weight for demand in self.movable()}
         lines = [
             f"{self.network.name}: {self.dimension} independent rescalings "
@@ -160,7 +160,7 @@ class RescalingGraph:
         return tuple(self._cause(node, reason, n) for (node, reason), n in counts.items())
 
     def _given(self) -> Iterator[Cause]:
-        """Constants that only the interface keeps from being weights, at the first node that reads each."""
+        """Constants that would be weights but for being graph inputs, at the first node that reads each."""
         left = set(self.network.overridable)
         for node in self.network.nodes if left else ():
             for name in left.intersection(node.inputs):

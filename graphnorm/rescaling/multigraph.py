@@ -27,7 +27,7 @@ Profile = tuple[tuple[int, float], ...]
 
 
 def build_networkx(graph: RescalingGraph, level: str = "group") -> nx.MultiDiGraph:
-    """Draw the graph.
+    """Build the multigraph.
 
     Args:
         graph: the rescaling graph.

@@ -102,7 +102,7 @@ def power_sum(region: ir.Array, kept: Sequence[int], p: float) -> Floats:
 
 def _powers(values: ir.Array, p: float, dtype: npt.DTypeLike) -> Array:
     wide = values.astype(dtype, copy=False)
-    with np.errstate(over="ignore", under="ignore"):  # `Dense.fitting` sees what matters
+    with np.errstate(over="ignore", under="ignore"):  # `Dense.fitting` decides
         if p == 2.0:
             return np.asarray(np.multiply(wide, wide))
         magnitude = np.asarray(np.abs(wide))  # of a scalar too

@@ -1,9 +1,9 @@
 """A demand carried back from the consumer of a weight expression to the weights that it is made of.
 
 A weight may reach its operator through transposes, reshapes, slices of a fused projection, casts,
-concatenations or sums.  Each operator of the expression says what a demanded scale of its result means for
-its operands.  Where one cannot, the expression is walked forwards (`forward`); where that fails too, the
-demanded scale must vanish, and every weight below keeps its value.
+concatenations or sums.  Each operator of the expression translates the demanded scale of its result into
+demands on its operands.  Where one cannot, the expression is walked forwards (`forward`); where that fails
+too, the demanded scale must vanish, and every weight below keeps its value.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def demand(ctx: Context, name: str, terms: Sequence[Term], role: Role, path: tup
         ctx.demands.append(Demand(name, path, terms, role, ctx.node, reason))
     elif ctx.is_constant(name):
         if not path:
-            terms = (*terms, (1.0, ctx.labels(name)))  # a zero entry carries FREE and asks nothing
+            terms = (*terms, (1.0, ctx.labels(name)))  # a zero entry is FREE and demands nothing
         ctx.equation(terms, "constant cannot be rescaled")
     else:
         producer = ctx.producers[name]
@@ -47,7 +47,7 @@ def demand(ctx: Context, name: str, terms: Sequence[Term], role: Role, path: tup
 
 
 def _check_fits(ctx: Context, name: str, terms: Sequence[Term], path: tuple[Step, ...]) -> None:
-    """A scale that has more entries than the weight is a defect of the rule that demands it."""
+    """Demanding a scale with more entries than the weight is a defect of the rule."""
     region: Array = np.broadcast_to(np.zeros((), np.int8), ctx.shape(name))
     for step in path:
         region = step.apply(region)
@@ -78,7 +78,7 @@ def _meet(ctx: Context, name: str, terms: Sequence[Term], role: Role, path: tupl
 
 
 def _walked(ctx: Context, name: str, role: Role, path: tuple[Step, ...]) -> Labels | None:
-    """Labels of the region `path` of a weight expression; None if that would take too many of them."""
+    """Labels of the region `path` of a weight expression; None if there would be too many."""
     labels = ctx.opened(name, role)
     if labels is None or not path:
         return labels

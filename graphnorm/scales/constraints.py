@@ -36,9 +36,9 @@ class Rows:
 
 
 class Constraints:
-    """The labels handed out and the equations between them, in the order in which rules state them.
+    """All labels created so far and the equations between them, in the order in which rules state them.
 
-    ``defects``: a sentence about each operator that is pinned because something failed in its rule.
+    ``defects``: one sentence per operator that is pinned because its rule failed.
     """
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ class Context(ABC):
         self.producers = graph.producers()
         self.node = -1
         self.reason = ""
-        self.touched: set[str] = set()  # operands that the rule in force has looked at
+        self.touched: set[str] = set()  # operands that the current rule has read
         self.found: dict[str, Labels] = {}  # of data
         self.made_of_weights = set(graph.weights)
         self.constant_names = set(graph.constants)
@@ -71,7 +71,7 @@ class Context(ABC):
         return self.graph.constants.get(name)
 
     def held(self, name: str) -> Array | None:
-        """The data of a constant, or of a weight that is only moved on its way and is held from now on."""
+        """The data of a constant, or of a weight that is only moved; the weight is pinned from now on."""
         data, maker = self.constant(name), self.producers.get(name)
         if data is not None or not self.is_weight(name):
             return data
@@ -152,7 +152,7 @@ class Context(ABC):
         return np.where(free, FREE, PINNED).astype(np.int64)
 
     def moved(self, node: Node, labels: Labels) -> Sequence[Labels] | None:
-        """What a data movement makes of labels of its operand; None if that is not known."""
+        """The operand's labels after a data movement; None if they are not known."""
         try:
             return self.moves[node.op](self, node, labels)
         except DEFECTS as error:
@@ -162,7 +162,7 @@ class Context(ABC):
     # What rules may state.
 
     def asked(self, name: str) -> None:
-        """Declare that an operand was considered and may move as it likes."""
+        """Declare that an operand was considered and is unconstrained."""
         self.touched.add(name)
 
     def fresh(self, shape: Sequence[int], what: str) -> Labels:
@@ -233,9 +233,9 @@ class Context(ABC):
 
 
 Move = Callable[[Context, Node, Labels], "list[Labels] | None"]
-"""What a data movement makes of labels of its operand; None if that is not known."""
+"""The operand's labels after a data movement; None if they are not known."""
 
 
 def _unscalable(data: Array) -> npt.NDArray[np.bool_]:
-    """Entries that a positive factor leaves as they are: 0 and infinities."""
+    """Entries that a positive factor does not change: 0 and infinities."""
     return np.asarray((data == 0) | np.isinf(data.astype(np.float64)))

@@ -1,7 +1,7 @@
 """Demands: the scale that a consumer needs of a weight.
 
-It is a log-scale ``sum_t c_t * x[labels_t]`` of a region of the weight; `backward` carries it there through
-the expression between them.  Two demands on the same entries of one weight must agree, see `reconcile`.
+It is a log-scale ``sum_t c_t * x[labels_t]`` of a region of the weight; `backward` carries it to the weight
+through the expression in between.  Two demands on the same entries of one weight must agree, see `reconcile`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from graphnorm.scales.constraints import Term
 
 
 class Role(StrEnum):
-    """What a weight does where a demand meets it."""
+    """How the consumer uses a weight."""
 
     WEIGHT = "weight"
     """It is multiplied: the objective counts it."""
     BIAS = "bias"
-    """It is added, and follows its channel."""
+    """It is added; it is rescaled with its channel."""
     FIXED = "fixed"
     """It keeps its value."""
     FACTOR = "factor"

@@ -1,8 +1,8 @@
 """Exact elimination of linear constraints: labels as combinations of independent variables.
 
-Labels that are equal up to sign are merged first (`merging`).  What is left (``out = gate + up`` of a
-gated unit, powers, twice-used parameters) is solved for labels that occur once, as far as that goes, and
-the rest eliminated by sparse Gauss elimination over the rationals.
+Labels that are equal up to sign are merged first (`merging`).  The rest (``out = gate + up`` of a gated unit,
+powers, parameters used twice) is solved for labels that occur once, while there are such labels, and the rest
+is eliminated by sparse Gaussian elimination over the rationals.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphnorm.scales.constraints import Rows
 from graphnorm.scales.merging import Classes, Table, merge_all
 from graphnorm.util.typing import Integers
 
-_PEEL_ROUNDS = 64  # more would be a chain of products; Gauss elimination takes what is left
+_PEEL_ROUNDS = 64  # more would be a chain of products; Gaussian elimination does the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _solved(coefficients: npt.NDArray[np.float64], labels: Integers, column: Int
 
 
 def _gauss(tables: Sequence[Table]) -> dict[int, dict[int, Fraction]]:
-    """Sparse Gauss elimination; returns pivot label -> its combination of non-pivot labels."""
+    """Sparse Gaussian elimination; returns pivot label -> its combination of non-pivot labels."""
     pivots: dict[int, dict[int, Fraction]] = {}
     for coefficients, labels in tables:
         for row_coefficients, row_labels in zip(coefficients.tolist(), labels.tolist(), strict=True):

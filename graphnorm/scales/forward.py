@@ -1,7 +1,7 @@
 """Weight expressions walked forwards: where a demand cannot be carried back, entry by entry.
 
-Each entry of the weights below gets a label, and the operators' own rules say what becomes of them, as
-if the weights were activations.  Complete for every operator that has a rule, at one label per entry.
+Each entry of the weights below gets a label, and the operators' own rules propagate them as if the weights
+were activations.  Complete for every operator that has a rule, at one label per entry.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Expressions:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._labels: dict[str, Labels] = {}
-        self._role: dict[str, Role] = {}  # that the last consumer asked for
+        self._role: dict[str, Role] = {}  # demanded by the last consumer
         self._demand: dict[str, int] = {}  # of each opened weight
         self._position = {node.name: index for index, node in enumerate(ctx.graph.nodes)}
         self._consumers = ctx.graph.consumers()
@@ -69,7 +69,7 @@ class Expressions:
         nodes = {self._position[ctx.producers[x].name] for x in needed if x not in ctx.graph.weights}
         roles = self._roles(name, role, [ctx.graph.nodes[index] for index in sorted(nodes, reverse=True)])
         for leaf in leaves:
-            if not size(ctx.shape(leaf)):  # there is nothing to scale
+            if not size(ctx.shape(leaf)):  # nothing to scale
                 self._labels[leaf] = pinned(ctx.rank(leaf))
                 continue
             if leaf not in self._labels:
@@ -144,7 +144,7 @@ class Expressions:
         return ctx.uniform(labels, [axis for axis in axes if labels.shape[axis] > 1], "weight read in part")
 
     def _mark_read(self, name: str, index: Labels, read: npt.NDArray[np.bool_]) -> None:
-        """Mark the entries `index` of a value that somebody reads, through all movements."""
+        """Mark the entries `index` of a value that are read, through all movements."""
         ctx = self._ctx
         consumers = self._consumers.get(name, [])
         if not consumers or name in ctx.graph.outputs:
@@ -152,7 +152,7 @@ class Expressions:
         for node in consumers:
             moves = node.op in MOVES and node.inputs[0] == name
             parts = [index] if node.op in _PASSES else ctx.moved(node, index) if moves else None
-            if parts is None:  # computed with, or cut at run time, where the rule ties what it cuts
+            if parts is None:  # computed with, or cut at run time, where the rule ties along the cut
                 read[index.ravel()] = True
                 continue
             for out, part in zip(node.outputs, parts, strict=False):

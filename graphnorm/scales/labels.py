@@ -6,7 +6,7 @@ Data movement acts on labels as on values, so each operator here is the NumPy op
 the axes along which nothing varies.
 
 Label `PINNED` (0) is the constant 0: the entry keeps its value.  Label `FREE` (-1) marks an entry
-that is known to be 0 or infinite: every scale suits it, so it constrains nothing.
+that is known to be 0 or infinite: any scale is right for it, so it constrains nothing.
 """
 
 from __future__ import annotations

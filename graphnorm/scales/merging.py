@@ -1,8 +1,8 @@
-"""Labels that are equal up to sign, merged with connected components until nothing new follows.
+"""Labels that are equal up to sign, merged by connected components until nothing changes.
 
-Pins and equalities are nearly all of the equations.  ``q + k = 0`` of an attention merges with a sign;
-two equations that differ in one label only make those labels equal (congruence), which undoes what
-scales that vary along positions would otherwise multiply.
+Pins and equalities are nearly all of the equations.  ``q + k = 0`` of an attention merges with a sign; two
+equations that differ in one label only make those labels equal (congruence), which undoes the labels that
+scales varying along positions would multiply.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Classes:
 
 
 def merge_all(count: int, rows: Sequence[Rows]) -> tuple[Classes, list[Table]]:
-    """Merge labels that are equal up to sign: the classes, and the equations that are left."""
+    """Merge labels that are equal up to sign: the classes, and the remaining equations."""
     classes = Classes(np.arange(count, dtype=np.int64), np.ones(count))
     tables = [
         (np.broadcast_to(np.array(batch.coefficients), batch.labels.shape), batch.labels) for batch in rows

@@ -1,7 +1,7 @@
-"""Demands on one weight made to agree, and extended to entries that nobody reads at the example's size.
+"""Demands on one weight made to agree, and extended to entries that are not read at the example's size.
 
-A table of positions is read as far as the example's length; the module reads on for a longer input.  So
-what was read must move alike along the axes that were cut, and the rest moves with it.
+A table of positions is read as far as the example's length; the module reads on for a longer input.  So the
+entries that were read must share a scale along the cut axes, and the other entries get the same scale.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _agreed(shape: tuple[int, ...], items: Sequence[Demand], constraints: Constr
 
 
 def _held(items: Sequence[Demand], constraints: Constraints) -> Demand:
-    """A weight with demands that cannot be compared keeps its value, and so does whatever they mention."""
+    """A weight with demands that cannot be compared is pinned, with every label that they mention."""
     for item in items:
         for _, labels in item.terms:
             constraints.pin(labels, item.node, "demands that cannot be compared")
@@ -120,7 +120,7 @@ def _equate_entries(
 
 
 def extended(shape: tuple[int, ...], regions: Sequence[Demand], constraints: Constraints) -> list[Demand]:
-    """The same demands, or one on the whole weight where some entries are read by nobody.
+    """The same demands, or one on the whole weight where some entries are not read.
 
     The axes that were cut are those along which the set of read entries varies.
     """

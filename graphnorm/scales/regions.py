@@ -1,4 +1,4 @@
-"""Regions of weights with every entry in one of them, once: what several consumers read is one weight."""
+"""Disjoint regions of weights: a weight that several consumers read counts once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphnorm.scales.demands import Demand
 def each_entry_once(
     weights: Mapping[str, Array], demands: Sequence[Demand]
 ) -> Iterator[tuple[Demand, Array]]:
-    """Each demand with the entries that it describes; those that were there before are 0."""
+    """Each demand with the entries that it describes; entries that an earlier demand describes are 0."""
     count = Counter(item.weight for item in demands)
     seen: dict[str, npt.NDArray[np.bool_]] = {}
     for item in demands:
@@ -31,7 +31,7 @@ def each_entry_once(
 
 
 def _first(entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Where each number stands for the first time."""
+    """First position of each number."""
     found = np.zeros(entries.size, dtype=bool)
     found[np.unique(entries, return_index=True)[1]] = True
     return found.reshape(entries.shape)

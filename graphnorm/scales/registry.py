@@ -1,4 +1,4 @@
-"""The rule registry: operator name -> the rule that says which rescalings it commutes with.
+"""The rule registry: operator name -> the rule that says which rescalings commute with it.
 
 A rule's signature is data, printed as documentation.  Letters are log-scales: ``x -> x`` passes the
 operand's scale on, ``x, x -> x`` needs equal scales, ``x, y -> x + y`` adds them (a product of
@@ -34,7 +34,7 @@ class Rule:
 
     @property
     def fixes(self) -> bool:
-        """Whether nothing that the operator touches may move."""
+        """Whether the operator pins everything that it touches."""
         return self.signature == "0 -> 0"
 
 

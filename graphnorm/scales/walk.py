@@ -1,6 +1,6 @@
 """One walk over the graph that applies each operator's rule: forward propagation of scales.
 
-Sound by default: an operator without a rule pins all that it touches.
+Sound by default: an operator without a rule pins everything that it touches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from graphnorm.util.defects import DEFECTS
 CONTROL_FLOW = having(Trait.REGIONS) | {"graphnorm::State"}  # always data
 MAKES_ZEROS = frozenset({"Concat", "Pad", "Where", "Mul"})  # their results may hold known zeros
 TAKES_ZEROS = frozenset({"graphnorm::State"})  # a state that starts at zero may have any scale
-_MANY = 1 << 16  # labels handed out before it pays to look which of them are equal
+_MANY = 1 << 16  # number of labels from which merging equal ones early pays off
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Walk(Context):
         return Scales(self.constraints, tuple(self.demands), self.found, self.unknown)
 
     def _merge(self) -> None:
-        """Replace labels that are equal by now: a scale that is found not to vary along an axis stops there.
+        """Replace labels that are equal by now, so that they stop multiplying.
 
         Norms in elementary operators pin a scale per position only at their epsilon, and an attention
         would square the number of such labels.
@@ -111,13 +111,13 @@ class Walk(Context):
             except DEFECTS as error:
                 self.defect(node, "rule", error)
                 self.pin_node(node, f"defect in the rule of {node.op}")
-            for name in (*data, *weights):  # an operand that the rule never looked at must not move
+            for name in (*data, *weights):  # an operand that the rule never read must not be rescaled
                 if name not in self.touched:
                     self.pin_value(name, "operand without a scale of its own")
             self._settle(node)
 
     def apply_to_weights(self, index: int, node: Node, labels: Mapping[str, Labels]) -> dict[str, Labels]:
-        """The operands are data for this once; whoever else reads them sees weights."""
+        """The operands are data for this call only; other consumers see weights."""
         before = self.node, self.reason, set(self.touched)
         self.found.update(labels)
         self.node = index
@@ -175,6 +175,7 @@ class Walk(Context):
 def propagate(graph: Graph, registry: Registry, lasting: Collection[str] | None = None) -> Scales:
     """Find the scale constraints of `graph` under the rules of `registry`.
 
-    `lasting` are the weights whose values may be relied upon; None: all, as what is found is applied at once.
+    `lasting` are the weights whose values may be relied upon; None: all, as the result is applied
+    immediately.
     """
     return Walk(graph, registry, lasting).run()

@@ -1,7 +1,7 @@
 """Where the solver's arrays live: NumPy, or torch on a CPU or CUDA device.
 
-The solver's code uses what NumPy and torch share (indexing, arithmetic, exp, log, where, stack); what they
-don't is here.  torch is imported only when it is asked for.
+The solver's code uses what NumPy and torch share (indexing, arithmetic, exp, log, where, stack); the
+differences are handled here.  torch is imported only when it is asked for.
 """
 
 from __future__ import annotations

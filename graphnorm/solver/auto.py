@@ -15,7 +15,7 @@ _PATIENCE = 12  # cycles that may still follow before a Newton step is cheaper
 _RELAX_FROM = 4  # cycles after which the rate is trusted
 _RELAX_MOST = 1.3
 _LITTLE = 0.01  # of the imbalance: a correction by less makes the next one superfluous
-_STALLED = 6  # cycles without a better imbalance, near the optimum: rounding is all that is left
+_STALLED = 6  # cycles without a better imbalance, near the optimum: only rounding is left
 
 
 def auto(at: Descent, limits: Limits) -> Run:

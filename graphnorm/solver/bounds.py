@@ -3,8 +3,8 @@
 Where Phi is at most its value V at a point, every exponent is at most log(V / mass).  From node 0, whose
 log-scale is 0, these inequalities bound one variable after the other.  Phi attains its minimum exactly if no
 direction keeps every exponent with mass <= 0 and makes some < 0; in the balancing case that is strong
-connectivity of the rescaling graph.  A variable that stays unbounded on a side could shrink some weights for
-ever (a dead neuron, for one): it is degenerate.
+connectivity of the rescaling graph.  A variable that stays unbounded on a side could shrink some weights
+without limit (a dead neuron, for one): it is degenerate.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def bounds(at: Descent) -> Bounds:
 
 
 def bounded(at: Descent) -> Bools:
-    """The variables that have a minimiser, shape (count,): by whole groups where that settles it."""
+    """The variables that have a minimiser, shape (count,): by whole groups where that decides it."""
     return np.ones(at.count, dtype=bool) if _groups_bounded(at) else bounds(at).finite
 
 

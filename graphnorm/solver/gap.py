@@ -10,7 +10,7 @@ and
     Phi(z) - Phi* <= sum_e Phi_e [(1 + delta) log(1 + delta) - delta] - rho . x* .
 
 The sum is at most kappa d^T H d, kappa the bracket over delta^2 at the smallest delta; |x*| is bounded by
-`bounds`.  Nothing has to be trusted in how d was found.
+`bounds`.  However d was found, the bound holds.
 """
 
 from __future__ import annotations

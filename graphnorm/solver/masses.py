@@ -2,7 +2,7 @@
 
     right(c) = A c     left(r) = A^T r     right_max, left_max: the same with maxima for sums
 
-`Dense` holds an array, `edges.Sparse` a sparse one; `streamed.Streamed` makes the entries anew in every
+`Dense` holds an array, `edges.Sparse` a sparse one; `streamed.Streamed` recomputes the entries in every
 product, a chunk at a time.
 """
 
@@ -124,7 +124,7 @@ class Dense:
     def fitting(self, dtype: npt.DTypeLike, truth: Mass | None = None) -> Dense | None:
         """The same masses if row and column sums are 0 (in `truth`, too) or far from the limits of `dtype`.
 
-        An entry is scaled down twice where a row and a column are: it must be a normal number, too.
+        An entry whose row and column are both scaled down is scaled twice: it must stay a normal number, too.
         """
         if np.dtype(dtype) == np.float64:
             return self
@@ -173,7 +173,7 @@ def _merged(array: Array, gather: Gather | None, sums: bool) -> Array:
 
 
 def meet(found: Array, at: slice | Integers, values: Array, sums: bool) -> None:
-    """Add `values` to the rows `at`, or let the larger one stay."""
+    """Add `values` to the rows `at`, or keep the larger one."""
     if isinstance(at, slice):
         found[at] = found[at] + values if sums else np.maximum(found[at], values)
     elif (at == at[0]).all():  # pinned rows are all one

@@ -2,9 +2,9 @@
 
 A group between two layers only is the inside of a branch.  Balanced, the two layers in series have equal
 masses, the geometric mean of what they have now.  So where a branch meets a group that several branches
-share, its layer counts with its mass in that equivalent block, times sqrt(other layer / this layer);
-branches in parallel add up.  Then the insides are balanced.  At the optimum the factor is 1: the fixed
-point is the solver's, the way there differs.
+share, its layer counts with its mass in that equivalent block, times sqrt(other layer / this layer); branches
+in parallel add up.  Then the insides are balanced.  At the optimum the factor is 1: the fixed point is the
+solver's; only the path differs.
 """
 
 from __future__ import annotations

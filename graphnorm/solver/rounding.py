@@ -2,7 +2,7 @@
 
 Moving a variable with rising mass L, falling mass R by k units u costs L exp(p k u) + R exp(-p k u): convex
 in k, so the best k is one of the two integers around log(R / L) / (2 p u).  All variables of a group move at
-once, which is exact unless a weight joins the group to itself; there a move is taken back if Phi rises.
+once, which is exact unless a weight joins the group to itself; there a move is undone if Phi rises.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphnorm.solver.solve import hold
 from graphnorm.util.typing import Bools, Floats
 
 _PASSES = 50  # over all groups; each lowers Phi, and few do in practice
-_GAIN = 1e-12  # relative: a move must gain more than rounding, or two moves may undo each other for ever
+_GAIN = 1e-12  # relative: a move must gain more than rounding, or two moves could undo each other for ever
 
 
 def integer_descent(
@@ -62,7 +62,7 @@ def _improve(at: Descent, group: Group, unit: Floats) -> bool:
 def best_moves(rising: Array, falling: Array, spacing: Array) -> Array:
     """Integers k that minimise rising exp(k spacing) + falling exp(-k spacing); 0 in doubt.
 
-    Where nothing rises or nothing falls the cost of going on for ever is NaN, which is not better.
+    Where nothing rises or nothing falls the minimum is at infinity and its cost NaN, which is not better.
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         ideal = (np.log(falling) - np.log(rising)) / (2.0 * spacing)

@@ -1,4 +1,4 @@
-"""Masses beyond the memory budget: made anew from the weights in every product, a chunk at a time."""
+"""Masses beyond the memory budget: recomputed from the weights in every product, a chunk at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Chunks = Callable[[npt.DTypeLike, bool], Iterator[tuple[slice, Array]]]
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Masses made anew in each product.
+    """Masses recomputed in each product.
 
     Attributes:
         shape: of the merged masses.
@@ -68,7 +68,7 @@ class Streamed:
                     array, filled = chunk, len(chunk)
                     continue
                 array = np.zeros(self.shape, dtype=dtype)
-            if self.rows is None and at.start >= filled:  # rows that nothing is in yet
+            if self.rows is None and at.start >= filled:  # rows that hold nothing yet
                 array[at], filled = chunk, at.stop
             else:
                 meet(array, self._merged_rows(at), chunk, self.sums)

@@ -1,1 +1,1 @@
-"""What any Python tool would need: whole files, threads, missing packages, limits, text made safe to show."""
+"""General utilities: atomic files, threads, missing packages, limits, printable text."""

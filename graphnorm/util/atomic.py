@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all.
+"""Files written atomically: complete or not at all.
 
-What is not finished has a name of its own beside the destination, ``.graphnorm-tmp-…``.  Errors and signals
-that Python sees take it away; a process that is killed leaves it behind, to be deleted by whoever finds it.
+An unfinished file has a temporary name in the destination's folder, ``.graphnorm-tmp-…``. It is removed on
+errors and on signals that Python handles; a process that is killed leaves it behind, and it may be deleted.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _CALLS = _Calls()
 
 @contextmanager
 def kept_filters() -> Iterator[None]:
-    """Put the warning filters back afterwards; also a decorator of a function."""
+    """Restore the warning filters afterwards; also a decorator of a function."""
     _CALLS.enter()
     try:
         yield

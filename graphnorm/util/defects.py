@@ -1,8 +1,8 @@
 """Defects of one lowering or one rule: its operator is pinned and the defect reported, the run goes on.
 
-A lowering or rule that trips over a case nobody thought of raises whatever Python raises there.  The places
-that call them catch `DEFECTS` and treat the operator as one without a lowering or rule; what was stated
-before the exception stays, since equations and demands only take freedom away.
+A lowering or rule that fails on an unforeseen case raises an arbitrary Python exception.  The places that
+call them catch `DEFECTS` and treat the operator as one without a lowering or rule; what was stated before the
+exception stays, since equations and demands only remove freedom.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def defect(what: str, op: str, where: str, error: Exception, then: str = "pinned
         op: the operator.
         where: the layer or node.
         error: what was raised.
-        then: what became of the operator.
+        then: how the operator was treated.
     """
     text = (str(error).splitlines() or [""])[0]
     raised = f"{type(error).__name__}: {text}" if text else type(error).__name__

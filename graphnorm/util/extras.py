@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from graphnorm.errors import MissingPackageError
 
-# Package whose absence is said -> the extra that installs it.
+# Package -> the extra that installs it.
 _EXTRAS = {"torch": "torch", "onnx": "onnx", "onnx_ir": "onnx", "onnxruntime": "onnx"}
 
 

@@ -62,7 +62,7 @@ def limits(
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """What goes beyond the machine's memory all the same is said in a sentence; also a decorator.
+    """Turn an allocation beyond the machine's memory into an error message; also a decorator.
 
     Raises:
         InputError: Python or NumPy could not get the memory that they asked for.

@@ -1,4 +1,4 @@
-"""Weights worked on side by side: NumPy lets go of the interpreter's lock while it computes."""
+"""Weights processed in parallel: NumPy releases the interpreter's lock while it computes."""
 
 from __future__ import annotations
 

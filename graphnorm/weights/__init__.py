@@ -1,1 +1,1 @@
-"""From log-scales to new weights: coefficients, products rounded once, what a float format can hold."""
+"""From log-scales to new weights: coefficients, products rounded once, the range of a float format."""

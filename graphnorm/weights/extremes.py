@@ -1,7 +1,7 @@
 """The largest numbers of a model before and after a rescaling, and what leaves float16's range.
 
-Where a channel's incoming weights are nearly dead, the minimum multiplies it by 1e10 and what is added to it,
-too.  Float32 holds that; float16 does not.
+Where a channel's incoming weights are nearly dead, the minimum multiplies it by 1e10 and everything added to
+it, too.  Float32 holds that; float16 does not.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from graphnorm.util.typing import Floats
 from graphnorm.weights.coefficients import Rescaled
 
 HALF = ir.float_format("float16").largest
-NOTABLE = 100.0  # a coefficient from which it pays to run the model and look at its activations
-MOST = 1 << 26  # entries of all activations together, beyond which they are not looked at
+NOTABLE = 100.0  # a coefficient from which it is worth running the model to measure activations
+MOST = 1 << 26  # entries of all activations together, beyond which they are not measured
 
 
 def weight_extremes(graph: RescalingGraph, rescaled: Rescaled, x: Floats) -> dict[str, Change]:
@@ -60,13 +60,13 @@ def activation_extremes(graph: RescalingGraph, hidden: Mapping[str, ir.Array], x
         wide = np.abs(array.astype(np.float64))
         wide[~np.isfinite(wide)] = 0.0
         before = max(before, float(wide.max()))
-        scale = np.where(labels < 0, 0.0, x[labels])  # what is 0 or infinite stays so
+        scale = np.where(labels < 0, 0.0, x[labels])  # 0 and infinities stay as they are
         after = max(after, float((wide * np.exp(align(scale, array.ndim))).max()))
     return Change(before, after)
 
 
 def leaving_half(found: Mapping[str, tuple[float, float]]) -> Sequence[str]:
-    """A sentence for each kind of number that was inside float16's range and is not any more."""
+    """A sentence for each kind of number that was inside float16's range and no longer is."""
     return [
         f"the largest {kind} was {before:.3g} and is {after:.3g}, beyond float16's {HALF:.0f}: keep the "
         "model in float32 or bfloat16, or count biases (--biases, biases=True)"

@@ -1,4 +1,4 @@
-"""Solving within what a float format can hold: overflowing channels stay, exact mode is rounded."""
+"""Solving within the range of a float format: overflowing channels stay, exact mode is rounded."""
 
 from __future__ import annotations
 

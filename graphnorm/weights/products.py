@@ -16,7 +16,7 @@ _SMALL, _LARGE = 1e-150, 1e150  # of a factor: a float32 entry times one of thes
 
 
 def multiplied(old: ir.Array, factors: Sequence[Floats], exact: bool) -> tuple[ir.Array, Bools | None]:
-    """Product of a weight and broadcastable factors, rounded once; and where it went wrong, if anywhere."""
+    """Product of a weight and broadcastable factors, rounded once; and the entries that overflowed."""
     sides = None if exact or old.dtype != np.float32 else _sides(old, factors)
     if sides is not None:
         new = _by_sides(old, *sides)
@@ -98,7 +98,7 @@ def _wrong(old: Floats, new: ir.Array, product: Floats, exact: bool) -> Bools | 
 def round_once(values: Floats, dtype: np.dtype[Any]) -> ir.Array:
     """Round float64 to nearest, ties to even, in one step.
 
-    NumPy's bfloat16 goes through float32, which rounds twice; rounding to odd there undoes the harm.
+    NumPy's bfloat16 goes through float32, which rounds twice; rounding to odd there avoids that.
     """
     if dtype.name != "bfloat16":
         return np.asarray(values.astype(dtype))

@@ -1,4 +1,4 @@
-"""What rescaled weights lose below the normal range of their float format.
+"""Precision that rescaled weights lose below the normal range of their float format.
 
 A product there is rounded to a multiple of the smallest subnormal number, and few bits of it may be left, or
 none.  Carried back to the original by its coefficient, what is lost of an entry is a change of the original's
@@ -22,7 +22,7 @@ _COUNTING = 1e-6  # of what is admitted: sums over a slice are computed in float
 
 
 def underflowed(old: ir.Array, new: ir.Array, factors: Sequence[Floats], units: float = 1.0) -> Bools | None:
-    """Entries that lost what counts; None if there are none.
+    """Entries that lost more than rounding; None if there are none.
 
     Args:
         old: the original weight.

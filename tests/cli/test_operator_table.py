@@ -97,7 +97,7 @@ class TestOneOperator:
     def test_unknown(self) -> None:
         with pytest.raises(InputError, match=r"Convv: there is no rule .*close names: Conv"):
             entries("Convv")
-        with pytest.raises(InputError, match=r"pins all that it touches$"):
+        with pytest.raises(InputError, match=r"pins everything that it touches$"):
             entries("qqqqqqqq")
 
 

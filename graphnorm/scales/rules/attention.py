@@ -1,4 +1,4 @@
-"""Attention with its softmax inside: scores are pinned, values pass."""
+"""Fused attention: scores are pinned, the values' scale passes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Control flow, whose bodies are part of the graph: what joins them to it, and what fixes what it touches.
+"""Control flow, whose bodies are part of the graph: what connects them to it, and what pins its operands.
 
-A loop's state has one scale in all iterations: the initial value has it, and so must what an iteration
-hands to the next (state_0 = initial, state_(t+1) = body(state_t)).
+A loop's state has one scale in all iterations: the initial value has it, and so does the value that an
+iteration passes to the next (state_0 = initial, state_(t+1) = body(state_t)).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphnorm.scales.rules.elementwise import fixed, tied, where
 
 
 def choice(ctx: Context, node: Node) -> None:
-    """condition, then, else -> result, as large as the branch that is taken."""
+    """condition, then, else -> result, of the size of the branch that is executed."""
     _, first, second = node.inputs
     if ctx.shape(first) != ctx.shape(second):
         ctx.pin_node(node, "branches of unlike shapes")

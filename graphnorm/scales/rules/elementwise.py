@@ -1,4 +1,4 @@
-"""Elementwise operators: homogeneous of some degree, sums, products, and everything that saturates.
+"""Elementwise operators: homogeneous of some degree, sums, products and saturating functions.
 
 Let s be the log-scale of the operand.  f(e^s x) = e^(k s) f(x) for homogeneous f of degree k; sums, maxima
 and choices need equal scales; products add them; a saturating function needs s = 0.
@@ -24,7 +24,7 @@ from graphnorm.scales.registry import Apply, Registry, Rule
 
 
 def degree(k: Fraction) -> Apply:
-    """Homogeneous of degree k in operand 0: the scale comes out k times."""
+    """Homogeneous of degree k in operand 0: the scale is multiplied by k."""
 
     def apply(ctx: Context, node: Node) -> None:
         ctx.set(node.outputs[0], scaled(ctx, ctx.labels(node.inputs[0]), k))
@@ -108,7 +108,7 @@ def choose_second(ctx: Context, node: Node) -> None:
 
 
 def where(ctx: Context, node: Node) -> None:
-    """With a known condition each entry carries the scale of the branch that it takes."""
+    """With a known condition each entry carries the scale of the branch that it comes from."""
     condition, first, second = node.inputs
     chosen = ctx.constant(condition)
     rank = ctx.rank(node.outputs[0])
@@ -199,7 +199,7 @@ def _fraction(number: float, dtype: np.dtype[Any]) -> Fraction | None:
 
 
 def power(ctx: Context, node: Node) -> None:
-    """Each entry's scale comes out as often as its exponent says."""
+    """Each entry's scale is multiplied by its exponent."""
     found, rank = exponents(ctx, node.inputs[1]), ctx.rank(node.outputs[0])
     if found is None or not ctx.is_data(node.inputs[0]):
         ctx.pin_node(node, "exponent not a known simple fraction")
@@ -214,14 +214,14 @@ def power(ctx: Context, node: Node) -> None:
     for k, mask in masks.items():
         where = np.broadcast_to(mask, shape)
         entries = np.broadcast_to(labels, shape)[where]
-        if not k:  # the entry is 1 whatever it was: a channel that is not read keeps its weights
+        if not k:  # x^0 is 1: a channel that is not read keeps its weights
             ctx.equation([(1.0, entries)])
         out[where] = scaled(ctx, entries, k)
     ctx.set(node.outputs[0], squeeze_constant_axes(out))
 
 
 def clip(ctx: Context, node: Node) -> None:
-    """Homogeneous while its bounds are 0 or infinite; any other bound, however large, pins what it cuts."""
+    """Homogeneous while its bounds are 0 or infinite; any other bound, however large, pins its operand."""
     bounds = [ctx.static(node, name, index) for name, index in (("min", 1), ("max", 2))]
     unknown = any(ctx.is_dynamic_argument(node, index) for index in (1, 2))
     loose = all(b is None or bool(((b == 0) | np.isinf(b.astype(np.float64))).all()) for b in bounds)

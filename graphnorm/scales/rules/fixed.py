@@ -1,4 +1,4 @@
-"""Operators that are known to fix what they touch, with the reason why: nothing is missed here."""
+"""Operators that provably pin their operands, with the reason: no freedom is missed here."""
 
 from __future__ import annotations
 

@@ -118,12 +118,12 @@ def _writable(ctx: Context, name: str, axes: Sequence[int]) -> Labels:
 def _write(
     ctx: Context, node: Node, updates: str, old: Labels, new: Labels, partial: Sequence[int] = ()
 ) -> None:
-    """Write entries at unknown places: what is written shares the scale of what is there.
+    """Write entries at unknown places: the written entries share the scale of the others.
 
     `partial` are axes of which only the first entries are written.
     """
     name = node.inputs[0]
-    if node.text("reduction", "none") == "mul":  # multiplied who knows how often
+    if node.text("reduction", "none") == "mul":  # multiplied an unknown number of times
         ctx.pin_value(updates, "multiplied at positions known only at run time")
         ctx.set(node.outputs[0], old)
         return

@@ -1,7 +1,7 @@
 """Data movement: run the same operation on the label array.
 
 Reshape, transpose, slice, split, concat, gather, expand, pad, tile, pixel shuffle: channel shuffles,
-attention heads, windows and fused projections need no reasoning of their own.
+attention heads, windows and fused projections need no special case.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _tied_along(ctx: Context, parts: Sequence[Labels], axis: int) -> Labels:
 
 
 def pad(ctx: Context, node: Node) -> None:
-    """Zero padding adds entries that any scale suits; other constants pin theirs; reflection mixes."""
+    """Zeros fit any scale; other padding constants are pinned; reflection mixes entries."""
     source = node.inputs[0]
     labels = ctx.labels(source)
     rank = labels.ndim

@@ -1,8 +1,8 @@
 """Normalisation layers.
 
-Layer, RMS, Group and Instance norms with eps > 0 pin their input, while gain and bias take a free output
-scale.  Eval-mode BatchNorm is a per-channel affine map with fixed sigma: with input scale s and output
-scale u, gamma scales by u - s, the running mean by s, beta by u; the running variance stays.
+Layer, RMS, Group and Instance norms with eps > 0 pin their input, while gain and bias allow any output scale.
+Eval-mode BatchNorm is a per-channel affine map with fixed sigma: with input scale s and output scale u, gamma
+scales by u - s, the running mean by s, beta by u; the running variance stays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def batch_norm(ctx: Context, node: Node) -> None:
     if not ctx.is_data(data) or not affine or int(node.attributes.get("spatial", 1)) == 0 or rank < 2:
         ctx.pin_node(node, "BatchNorm of a form without a rule")
         return
-    if gain and ctx.shape(gain) != ctx.shape(data)[1:2]:  # torch takes it where there are no channels
+    if gain and ctx.shape(gain) != ctx.shape(data)[1:2]:  # torch allows it where there are no channels
         ctx.pin_node(node, "BatchNorm of another number of channels")
         return
     kernel = (1,) * (rank - 2)

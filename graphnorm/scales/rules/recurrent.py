@@ -1,4 +1,4 @@
-"""Recurrent layers: the input matrix takes up the input's scale; a state that saturates is pinned.
+"""Recurrent layers: the input matrix compensates the input's scale; a state that saturates is pinned.
 
 An RNN with a homogeneous activation lets every hidden unit scale: h = relu(W x + R h + b).
 """

@@ -1,4 +1,4 @@
-"""Pools and reductions: what mixes entries needs one scale along the mixed axes."""
+"""Pools and reductions: an operator that mixes entries needs one scale along the mixed axes."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def reduce(ctx: Context, node: Node) -> None:
 
 
 def segment_reduce(ctx: Context, node: Node) -> None:
-    """Pieces of an axis reduced; a number that each begins with must be the reduction's own."""
+    """Pieces of an axis reduced; an initial value of each must be the reduction's identity."""
     kind, initial = node.text("reduce"), node.attributes.get("initial")
     begins = initial is not None and not (kind == "sum" and initial == 0)
     if kind not in ("sum", "mean", "max", "min") or begins:
-        ctx.pin_node(node, "products of pieces, or pieces that begin with a number")
+        ctx.pin_node(node, "products of pieces, or pieces with an initial value")
         return
     labels = ctx.labels(node.inputs[0])
     ctx.set(node.outputs[0], ctx.uniform(labels, [int(node.attributes.get("axis", 0)) % labels.ndim]))

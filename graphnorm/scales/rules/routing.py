@@ -13,7 +13,7 @@ from graphnorm.scales.registry import Registry, Rule
 
 
 def route(ctx: Context, node: Node) -> None:
-    """Any expert may have made a row, so all have one scale: ``[e, rows.., n] -> [rows.., n]``."""
+    """Any expert may have computed a row, so all share one scale: ``[e, rows.., n] -> [rows.., n]``."""
     dense, key = node.inputs
     ctx.pin_value(key, "chooses the experts")
     labels = ctx.uniform(ctx.labels(dense), [0])

@@ -35,7 +35,7 @@ def _resampled(ctx: Context, node: Node, rank: int) -> list[int]:
     """Axes with a scale that isn't known to be 1."""
     index = 1 if len(node.inputs) < 3 else 2  # Upsample, and Resize of opset 10, have no regions
     scales, name = ctx.static(node, "scales", index), ctx.operand(node, index)
-    if scales is None and name in ctx.graph.weights:  # an initializer like any other; read here, it is held
+    if scales is None and name in ctx.graph.weights:  # read here, so it is pinned
         ctx.pin_value(name)
         scales = ctx.graph.weights[name]
     if scales is None:
@@ -59,7 +59,7 @@ def regions(ctx: Context, node: Node) -> None:
 
 
 def unpool(ctx: Context, node: Node) -> None:
-    """Entries go back to where they were the largest, among zeros.
+    """Entries return to the positions where they were the largest; all others are zero.
 
     Places count through all channels and samples: they stay in their channel if a MaxPool made them from
     channels as large as the result's, else they may lead anywhere.
@@ -85,7 +85,7 @@ def fold(ctx: Context, node: Node) -> None:
     batch, rows, positions = ctx.shape(node.inputs[0])
     shape = ctx.shape(node.outputs[0])
     if not shape[1] or rows % shape[1]:
-        ctx.pin_node(node, "columns that are no whole blocks")
+        ctx.pin_node(node, "columns that are not whole blocks")
         return
     split = lb.reshape(labels, (batch, rows, positions), (batch, shape[1], rows // shape[1], positions))
     summed = ctx.uniform(split, [2, 3])
