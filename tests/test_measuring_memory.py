@@ -1,4 +1,4 @@
-"""Large models are measured without copies: the same numbers, and nothing of the caller's changes."""
+"""Large models are measured without copies: the same numbers, and nothing of the caller's state changes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Two networks in one vocabulary: harmless rewrites to a normal form, and the matching of normal forms."""
+"""Function-preserving rewrites of two networks to normal forms, and the matching of normal forms."""

@@ -1,7 +1,7 @@
 """Sums, products and contractions of terms, written in one way.
 
-Numbers travel in front of tensors as factors through all that is homogeneous, so that
-q k^T / 8, (q / 8) k^T and (q / sqrt 8) (k / sqrt 8)^T become the same nodes.
+Numbers are carried in front of tensors as factors through homogeneous operators, so that q k^T / 8, (q / 8)
+k^T and (q / sqrt 8) (k / sqrt 8)^T become the same nodes.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def multiply(b: Builder, first: Term, second: Term) -> Term:
 
 
 def _number(b: Builder, term: Term) -> float | None:
-    """A factor that travels: a number of the program, and where asked for a weight of one entry."""
+    """A factor that can be carried: a number of the program, and on request a weight of one entry."""
     if isinstance(term, Leaf):
         return float(term.value.reshape(-1)[0]) if b.numbers and term.value.size == 1 else None
     return term.scalar if isinstance(term, Known) else None
@@ -154,7 +154,7 @@ def power(b: Builder, term: Term, exponent: float) -> Term:
 
 
 def unary(b: Builder, op: str, term: Data, attributes: dict[str, object] | None = None) -> Data:
-    """A function of single entries: it is taken before the term is moved."""
+    """A function of single entries: it is applied before the term's view."""
     base = b.values[term.base]
     bare = Data(term.base, whole(base.shape or ()), term.dtype, term.factor)
     result = b.node(op, [bare], base.shape, term.dtype, attributes, base.dynamic)

@@ -24,7 +24,7 @@ from graphnorm.scales.labels import reshape_blocks
 from graphnorm.util.typing import Shape
 
 _ONE = 4.0  # units of rounding: a factor this close to 1 is a product of inverses
-# Equal nodes are made once, but not those that may draw random numbers, nor those nobody knows ("::").
+# Equal nodes are made once, but not those that may draw random numbers, nor operators outside ONNX ("::").
 _DRAWS = having(Trait.RANDOM) | having(Trait.REGIONS)
 
 
@@ -37,7 +37,7 @@ class Normal:
         leaves: weight name -> leaf.
         origin: value of the normal form -> the value of the network that it stands for.
         double: whether the network computes in float64 somewhere, so that its numbers are taken exactly.
-        defects: a sentence about each operator that stayed as it is because something failed in its lowering.
+        defects: one sentence per operator that was kept because its lowering failed.
     """
 
     graph: ir.Graph
@@ -239,7 +239,7 @@ class Builder:
         return self._made[key][0]
 
     def finished(self, outputs: Sequence[str]) -> Normal:
-        """Without what no output needs."""
+        """The graph without nodes that no output needs."""
         return pruned(self, outputs)
 
 

@@ -2,7 +2,7 @@
 
     (W x) a = (a W) x        (y + b) a = y a + b a        (y a) c = y (a c)        (y + b) + c = y + (b + c)
 
-so that a BatchNorm, a gain or a second bias after a convolution or a matrix product leaves no trace.
+so that a BatchNorm, a gain or a second bias after a convolution or a matrix product is absorbed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Folding:
             del values[name]
         origin = dict(self._normal.origin)
         for old, new in self._alias.items():
-            if old in origin:  # the folded layer computes what the last of its parts did
+            if old in origin:  # the folded layer computes what the last of the folded nodes did
                 origin[new] = origin[old]
         folded = replace(
             graph,
@@ -68,7 +68,7 @@ class _Folding:
         return Normal(folded, held, origin, self._normal.double, self._normal.defects)
 
     def _drop_zero_sums(self) -> None:
-        """A bias of zeros stays one under every rescaling and permutation: it says nothing."""
+        """A bias of zeros stays zero under every rescaling and permutation: it is dropped."""
         nodes, self._nodes = list(self._nodes.values()), {}
         for node in nodes:
             node = replace(node, inputs=tuple(self._resolved(name) for name in node.inputs))
@@ -99,7 +99,7 @@ class _Folding:
         return (data, held) if fits else ("", "")
 
     def _absorbed(self, node: ir.Node, data: str, held: str) -> bool:
-        """Fold `node` into the node that makes `data`, if nobody else reads that."""
+        """Fold `node` into the node that makes `data`, if nothing else reads it."""
         maker = self._nodes.get(self._producer.get(data, ""))
         if maker is None or self._uses[data] != 1:
             return False
@@ -118,7 +118,7 @@ class _Folding:
         return True
 
     def _push(self, maker: ir.Node, inner: str, bias: str, node: ir.Node, held: str) -> bool:
-        """(y + b) a = y a + b a: the product moves in front of the sum."""
+        """(y + b) a = y a + b a: the product is moved before the sum."""
         leaf = self.leaves[held]
         values = self._normal.graph.values
         self.leaves[bias] = leaves.multiply(self.leaves[bias], leaf)
@@ -133,7 +133,7 @@ class _Folding:
         return True
 
     def _into_weight(self, maker: ir.Node, leaf: Leaf, data: str) -> bool:
-        """A factor per output channel goes into the weight."""
+        """A factor per output channel is folded into the weight."""
         if maker.op not in {"Conv", "ConvTranspose", "MatMul"} or maker.inputs[1] not in self.leaves:
             return False
         weight = self.leaves[maker.inputs[1]]

@@ -44,7 +44,7 @@ def window(node: ir.Node, sizes: Shape, kernel: Shape, result: Shape) -> dict[st
 
 
 def _unpadded(b: Builder, x: Data, pads: Sequence[int]) -> tuple[Data, tuple[int, ...]]:
-    """Zero padding in a node of its own, taken into a window."""
+    """Zero padding in a node of its own, merged into a window."""
     name = b.stored(x).base
     maker = next((node for node in reversed(b.nodes) if name in node.outputs), None)
     rank = len(x.shape)

@@ -1,7 +1,7 @@
-"""Weights as a normal form sees them: computed in float64 from the model's own, with what rounding may do.
+"""Weights of a normal form: computed in float64 from the model's own, with bounds on rounding.
 
-A computed entry is a sum of products; `magnitude` is the same sum with absolute values.  Whoever computes
-it in a float type of precision eps is off by a small multiple of eps * magnitude, however much cancels.
+A computed entry is a sum of products; `magnitude` is the same sum with absolute values.  Computed in a float
+type of precision eps is off by a small multiple of eps * magnitude, however much cancels.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Leaf:
         return self.magnitude is None
 
     def size(self) -> ir.Array:
-        """What rounding is judged by, entry by entry, in float64."""
+        """The size that rounding is measured against, entry by entry, in float64."""
         return np.abs(self.value.astype(np.float64)) if self.magnitude is None else self.magnitude
 
     def moved(self, move: Move) -> Leaf:

@@ -1,4 +1,4 @@
-"""A network's normal form: each operator written in the fewest others, with nothing left to a default.
+"""A network's normal form: each operator written in as few others as possible, every attribute explicit.
 
 Real arithmetic only: what a lowering writes is the same function of reals.  An operator without a lowering
 stays as it is, with its attributes in one spelling.
@@ -90,7 +90,7 @@ def _results(
     if lowering is not None and all(value.shape is not None for value in known):
         try:
             found = lowering(b, node, operands, known)
-        except DEFECTS as error:  # a case nobody thought of
+        except DEFECTS as error:  # an unforeseen case
             b.defects[defect("normal form", node.op, node.label, error, "kept as it is")] = None
             found = None
         if found is not None and all(map(_fits, repeat(b), found, known)):
@@ -139,6 +139,6 @@ def _plain(b: Builder, value: Any) -> Any:
 
 
 def _fits(b: Builder, term: Term, value: ir.Value) -> bool:
-    """Whether a lowering came out as the front end found the result; else the operator is kept."""
+    """Whether a lowering's result has the front end's shape and type; else the operator is kept."""
     types = not isinstance(term, Data) or term.dtype == value.dtype
     return types and term.shape == value.shape

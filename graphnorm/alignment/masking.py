@@ -1,7 +1,7 @@
 """Softmax made safe, as exporters write attention: Where(IsNaN(s), 0, s) is s where s cannot be NaN.
 
-A softmax of finite scores is NaN only in a row that a mask fills with -inf.  So the guard goes where scores
-are products, and masks are constants that leave an entry in each row; else it stays.
+A softmax of finite scores is NaN only in a row that a mask fills with -inf.  So the guard is removed where
+scores are products, and masks are constants that leave an entry in each row; else it is kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def guard(b: Builder, node: ir.Node, operands: Sequence[Term | None], results: o
 
 
 class _Scan:
-    """What masks by constants leave of values, wherever all else is finite."""
+    """Which values are finite under constant masks, if everything else is finite."""
 
     def __init__(self, b: Builder) -> None:
         self._b = b

@@ -1,4 +1,4 @@
-"""Two normal forms walked together from their outputs: which value, weight and constant stands for which."""
+"""Two normal forms walked together from their outputs: which values, weights and constants correspond."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from graphnorm import ir
 
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "Equal", "And", "Or", "Xor"})
-# Operator -> operands that only say which entries, axes or sizes: there the integer type is mere storage.
-# Everywhere else it is the arithmetic, overflow included.
+# Operator -> operands that only say which entries, axes or sizes: there the integer type is only storage.
+# Everywhere else it is arithmetic, including overflow.
 _PLACES: dict[str, frozenset[int]] = {
     "ConstantOfShape": frozenset({0}),
     "CumSum": frozenset({1}),
@@ -48,9 +48,9 @@ class Matching:
     """Values of one network and their counterparts.
 
     Attributes:
-        values: value of A -> value of B, weights and constants included; where the graphs part, those above
-            a node whose arguments alone differ, too.
-        failure: where the walk came to an end; empty if all outputs match.
+        values: value of A -> value of B, weights and constants included; where the graphs differ, those
+            above a node of which only the arguments differ, too.
+        failure: where the walk stopped; empty if all outputs match.
         nodes: number of nodes that were matched.
         defects: of the normal forms, where those were matched.
     """
@@ -76,7 +76,7 @@ def match(a: ir.Graph, b: ir.Graph, double: bool = False) -> Matching:
     failure, nodes = "", 0
     while walk.stack:
         found = walk.step(*walk.stack.pop())
-        if found and not failure:  # what is paired from here on serves to compare hidden values
+        if found and not failure:  # pairs from here on are only for comparing hidden values
             failure, nodes = found, walk.nodes
     return Matching(walk.forward, failure, nodes if failure else walk.nodes)
 
@@ -168,7 +168,7 @@ class _Walk:
         return "" if same_constant(mine, other, self.close) else self._different(one, mine, other)
 
     def _different(self, one: str, mine: ir.Array, other: ir.Array) -> str:
-        """Where a constant is read, and what it is in both networks."""
+        """Where a constant is read, and its value in both networks."""
         reader = next((node for node in self.graphs[0].nodes if one in node.inputs), None)
         said = f"constant {one!r} differs"
         if reader is not None:
@@ -216,7 +216,7 @@ def _same(one: Any, two: Any, close: float) -> bool:
 
 
 def signatures(graph: ir.Graph) -> dict[str, str]:
-    """Value -> a hash of the computation that leads to it, whatever the weights and numbers hold."""
+    """Value -> a hash of the computation that leads to it, whatever the values of weights and numbers."""
     found = {"": ""}
     for index, name in enumerate(graph.inputs):
         found[name] = _hash("input", index, graph.values[name].shape)
@@ -234,7 +234,7 @@ def signatures(graph: ir.Graph) -> dict[str, str]:
 
 
 def _content(array: ir.Array) -> bytes:
-    """What integers and flags hold, whatever their width; nothing of floats."""
+    """The values of integers and flags, regardless of width; floats are ignored."""
     if array.dtype.name in ir.FLOAT_TYPES:
         return b""
     wide = array.dtype.kind in "iu" and array.dtype.itemsize < 8

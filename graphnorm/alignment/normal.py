@@ -1,4 +1,4 @@
-"""The normal form of a network: what is left of it when harmless rewrites are undone.
+"""The normal form of a network: the same network with exporters' and optimisers' rewrites undone.
 
 Identity, dropout and casts to the same type go; reshapes and transposes are merged, and slices taken before
 them; what is computed from weights alone is evaluated; BatchNorm, gains and biases are folded into the layer

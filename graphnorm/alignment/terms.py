@@ -1,4 +1,4 @@
-"""What an operand of a network is while its normal form is built."""
+"""Operands of a network while its normal form is built."""
 
 from __future__ import annotations
 

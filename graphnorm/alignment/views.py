@@ -2,7 +2,7 @@
 
 Two reshapes of one tensor have a common refinement if each of their strides divides the next larger one of
 either; a transpose of a reshaped transpose is then again one permutation of finer axes.  Axes of size 1 and
-neighbours that move together are merged, so that equal movements look equal.
+neighbours that move together are merged, so that equal movements have equal descriptions.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Cut:
         stride: of that axis.
         start: in units of that axis.
         stop: in units of that axis.
-        view: of what was cut out.
+        view: of the part that was cut out.
     """
 
     size: int

@@ -1,6 +1,6 @@
 """One face for the kinds of model that graphnorm takes: read, emit, run, save.
 
-torch and onnx are imported only when a model of theirs arrives.
+torch and onnx are imported only when a model of theirs is given.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Permutations of hidden channels: which a network allows, which one leads from A to B, a canonical order."""
+"""Permutations of hidden channels: which a network allows, which one maps A to B, a canonical order."""

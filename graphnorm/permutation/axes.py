@@ -1,9 +1,9 @@
 """Axes as sums of products of factors, and factors that must be permuted alike.
 
 A flattened feature map (C, H, W) is one axis, the product of three factors; a concatenation is a sum of
-segments.  A factor has one permutation, wherever it occurs.  Two axes that must move alike are cut at common
-places and their factors united; what cannot be cut in the same way is frozen.  Frozen factors keep their
-order.
+segments.  A factor has one permutation, wherever it occurs. Two axes that must be permuted alike are cut at
+common positions and their factors united; axes that cannot be cut alike are frozen.  Frozen factors keep
+their order.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Axes:
             self._frozen.add(gone)
 
     def split(self, segments: Axis, sizes: Sequence[int]) -> list[Axis]:
-        """Cut one axis into several, as a reshape does; frozen where it does not come out even."""
+        """Cut one axis into several, as a reshape does; frozen if the sizes do not divide."""
         resolved = self.resolve(segments)
         if len(resolved) > 1:
             equal = {self.length(segment) for segment in resolved}

@@ -85,7 +85,7 @@ class Context:
         return sum(self.table.length(segment) for segment in axis)
 
     def cut(self, axis: Axis, low: int, high: int) -> Axis:
-        """The part of an axis from `low` to `high`; what lies outside goes its own way."""
+        """The part of an axis from `low` to `high`; entries outside are independent."""
         size = self.length(axis)
         if (low, high) == (0, size):
             return axis

@@ -1,8 +1,8 @@
-"""Which permutation of hidden channels leads from A's weights to B's.
+"""Which permutation of hidden channels maps A's weights to B's.
 
-Both are first brought to the minimum of their l_2 norm over all rescalings, so that equivalent ones differ
-by a permutation alone.  Channels are then matched factor by factor: by invariants under the permutations of
-all other factors (power sums along the other axes), as a linear assignment; and, where these do not decide,
+Both are first brought to the minimum of their l_2 norm over all rescalings, so that equivalent ones differ by
+a permutation alone.  Channels are then matched factor by factor: by invariants under the permutations of all
+other factors (power sums along the other axes), as a linear assignment; and, where invariants are ambiguous,
 by the entries themselves given the other factors' permutations (weight matching, Ainsworth et al. 2023).
 """
 
@@ -26,7 +26,7 @@ from graphnorm.weights.coefficients import coefficient
 
 _ROUNDS = 8  # of matching by entries
 _BALANCED = 1e-3  # imbalance: log-scales are then off by about as much, channels differ by much more
-# Relative distance of tensors that count as matched: ten times what balancing leaves, and less than the
+# Relative distance of tensors that count as matched: ten times the residue of balancing, and less than the
 # distance sqrt(4 / n) of tensors in which two of n channels are swapped, for n up to 40,000.
 _CLOSE = 10 * _BALANCED
 Weights = Mapping[str, Floats]

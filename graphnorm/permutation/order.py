@@ -1,9 +1,9 @@
 """A canonical order of hidden channels: by a number that no rescaling and no permutation changes.
 
-Of balanced weights (the minimum of the l_2 norm over all rescalings) each channel's entries are summed,
-signs kept, tensor by tensor, each tensor in units of its root mean square and with a weight of its own.
-The sums of different channels differ by about as much as they are large, so rounding rarely changes their
-order.  Channels that are in order already, up to rounding, stay where they are.
+Of balanced weights (the minimum of the l_2 norm over all rescalings) each channel's entries are summed, signs
+kept, tensor by tensor, each tensor in units of its root mean square and with a weight of its own.  The sums
+of different channels differ by about their own size, so rounding rarely changes their order.  Channels that
+are in order already, up to rounding, stay where they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphnorm.permutation.matching import occurrences, rows
 from graphnorm.permutation.symmetry import Permutation, Symmetry
 from graphnorm.util.typing import Floats, Integers
 
-_ROUNDING = 1e-6  # of the keys' spread: less is no order
+_ROUNDING = 1e-6  # of the keys' spread: smaller differences are ties
 _GOLDEN = 0.6180339887498949
 
 

@@ -2,7 +2,7 @@
 
 Every axis of every tensor is a sum of products of factors (`axes`); operators tie them (`rules`).  Inputs,
 outputs, constants that vary, axes of variable size and whatever an operator without a rule touches are
-frozen.  Each factor that is left may be permuted, in all tensors at once.
+frozen.  Each remaining factor may be permuted, in all tensors at once.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Symmetry:
 
 
 def inverse(permutation: Mapping[int, Integers]) -> Permutation:
-    """The permutation that undoes one."""
+    """The inverse permutation."""
     return {factor: np.argsort(order) for factor, order in permutation.items()}
 
 
@@ -100,7 +100,7 @@ class Walk(Context):
                 results = apply(self, node)
             except DEFECTS as error:
                 self.defects.append(defect("rule for permutations", node.op, node.label, error))
-        if results is not None:  # a rule that never looks at an operand has said nothing about it
+        if results is not None:  # an operand that the rule never read is not covered by it
             for name in {*node.inputs} - self.touched - {""}:
                 self.table.freeze(self.found[name])
         if results is None or not all(map(self.fits, node.outputs, results)):
@@ -115,7 +115,7 @@ class Walk(Context):
                 self.table.freeze([axes[axis] for axis in dynamic if axis < len(axes)])
 
     def result(self) -> Symmetry:
-        """Factors that are left free, and the weights' axes in terms of them."""
+        """Factors that remain free, and the weights' axes in terms of them."""
         while True:  # resolving may freeze
             before = self.table.frozen_count
             for axes in self.found.values():

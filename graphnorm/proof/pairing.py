@@ -1,4 +1,4 @@
-"""Which weight of B stands for which weight of A: node by node, or through the normal forms of both.
+"""Which weight of B corresponds to which weight of A: node by node, or through the normal forms of both.
 
 Where the graphs are written alike, weights are compared as the models hold them.  Otherwise both are
 brought to a normal form, whose weights are computed from the models'.
@@ -56,7 +56,7 @@ class Pair:
 
 
 def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
-    """Pair two graphs node by node; None and where they part if they are not written alike."""
+    """Pair two graphs node by node; None and the first difference if they are not written alike."""
     pairing, failure = pair_weights(a, b)
     sized = pairing is None and (a.is_open or b.is_open)
     if sized:
@@ -77,7 +77,7 @@ def pair_written(a: ir.Graph, b: ir.Graph) -> tuple[Pair | None, str]:
 
 
 def counterparts(a: ir.Graph, b: ir.Graph) -> Mapping[str, str]:
-    """Values of A -> what B computes in the same way, as both are written: as far as outputs lead back."""
+    """Values of A -> what B computes in the same way, as both are written: tracing back from the outputs."""
     return match(a, b).values
 
 
@@ -151,7 +151,7 @@ class _Renaming:
 
 
 def pair_weights(a: ir.Graph, b: ir.Graph) -> tuple[dict[str, str] | None, str]:
-    """Match the graphs node by node; returns A's weight names -> B's, or None and where they part.
+    """Match the graphs node by node; returns A's weight names -> B's, or None and the first difference.
 
     What computes constants from sizes is matched too: the pairing holds at all sizes.
     """
@@ -184,7 +184,7 @@ def pair_weights(a: ir.Graph, b: ir.Graph) -> tuple[dict[str, str] | None, str]:
 
 
 def _pair_nodes(node: ir.Node, other: ir.Node, names: _Renaming) -> str:
-    """Match two nodes; returns where they part."""
+    """Match two nodes; returns the first difference."""
     where = f"{node.op} {node.label}"
     if node.op != other.op:
         return f"{where} stands against {other.op} {other.label}"

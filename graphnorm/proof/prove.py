@@ -34,8 +34,8 @@ class Structure:
         aligned: whether every output's computation has a counterpart.
         form: ``as written`` or ``normal form``.
         nodes: number of operators that were matched.
-        departure: where the graphs, as written, part; empty if they do not.
-        values: values of A -> their counterparts in B, as far as the walk came.
+        departure: the first difference of the graphs as written; empty if there is none.
+        values: values of A -> their counterparts in B, as far as the walk went.
         sized: whether sizes may vary, and the graphs were found to agree at the traced ones.
     """
 
@@ -68,7 +68,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of the first two stages.
+    """The result of the first two stages.
 
     Attributes:
         structure: whether and how the graphs align.
@@ -76,7 +76,7 @@ class Attempt:
         identical: same graph, same bits.
         note: why there is no proof.
         nearest: the pair that came closest to a proof, to compare layers by.
-        defects: a sentence about each operator at which something failed in graphnorm on the way.
+        defects: one sentence per operator at which graphnorm itself failed.
     """
 
     structure: Structure
@@ -129,7 +129,7 @@ def _attempt(a: ir.Graph, b: ir.Graph, permutations: bool, say: Tell, defects: d
 
 
 def prove(pair: Pair, permutations: bool, defects: dict[str, None]) -> tuple[Proof | None, str]:
-    """A valid certificate for a pair, or why there is none; `defects` takes what failed on the way."""
+    """A valid certificate for a pair, or why there is none; `defects` collects internal failures."""
     pair.network.check_finite()
     replace(pair.network, weights=pair.weights).check_finite()
     graph = build(pair.network)

@@ -17,7 +17,7 @@ from graphnorm.util.typing import Floats
 _EXACT = (
     1e-14  # relative: below the rounding of all formats but float64, whose last digits a second pass adds
 )
-_TRUST = 0.75  # between 1/2, which lets rounding of coarse formats through, and 1, which is hard to solve
+_TRUST = 0.75  # between 1/2, which lets the rounding of coarse formats through, and 1, which is hard to solve
 _STEPS = 5000  # of LSQR: chains of layers take about as many as they are long
 
 
@@ -77,7 +77,7 @@ def _rounding(weight: ir.Array) -> float:
 def _confidence(weight: ir.Array, finest: float) -> float:
     """Weight in the least squares: a coarse format's rounding e must not reach weights that round by f.
 
-    The power 1/2 of f / e would let an error of f through; the power 1 is hard on the solver.
+    The power 1/2 of f / e would let an error of f through; the power 1 is ill-conditioned.
     """
     return float((finest / _rounding(weight)) ** _TRUST)
 

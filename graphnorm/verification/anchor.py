@@ -1,10 +1,10 @@
-"""What counts as exact: a finer run of the original, where that is the same computation.
+"""The reference that rounding is measured against: a run in more precision, if it computes the same function.
 
 A run in float64 by another implementation, or by a module that does something else in float64, may compute
-another function; taken as exact, its error would hide any difference that is smaller.  So on every input it
-is believed only where it lies within the original's own error: within a few units of rounding, or within a
-multiple of what runs of the original differ by when inputs move by one unit of rounding, or of what the
-anchor itself moves by when every operand of every operator does.
+another function; used as the reference, its error would hide any smaller difference.  So on every input it is
+used only if it lies within the original's own error: within a few units of rounding, or within a multiple of
+what runs of the original differ by when inputs move by one unit of rounding, or of what the reference itself
+changes by when every operand of every operator is perturbed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from graphnorm.verification.runner import Runner
 Arrays = list[ir.Array]
 _CLOSE = 4.0  # float epsilons of the outputs' root mean square: no error needs to be explained
 _FLOAT64 = 1024.0  # the same, where the original computes in float64 itself
-_MARGIN = 32.0  # of the distance between runs that rounding sets apart
+_MARGIN = 32.0  # of the distance between runs that differ by rounding
 _DRAWS = 3
 
 
 class Truth:
-    """The exact outputs of a model, as far as they can be had.
+    """The reference outputs of a model, as far as they are available.
 
     Attributes:
         reference: how the model's noise is measured.
-        doubted: inputs on which the anchor was not believed.
+        doubted: inputs on which the reference was not used.
         seen: inputs tried.
     """
 
@@ -52,7 +52,7 @@ class Truth:
         return f"{reference.name}; on {self.doubted} of {self.seen} inputs {why}"
 
     def __call__(self, arrays: Sequence[ir.Array], runs: Sequence[Arrays]) -> tuple[Arrays, bool]:
-        """Exact outputs, and whether the anchor computed them.
+        """Reference outputs, and whether they are from the float64 run.
 
         Args:
             arrays: the input.
@@ -68,7 +68,7 @@ class Truth:
             if len(exact) == len(runs[0]) and self._believed(arrays, runs, exact):
                 return exact, True
         except RunError:
-            pass  # it cannot be had, or cannot be judged
+            pass  # it is not available, or cannot be judged
         self.doubted += 1
         return fallback, False
 
@@ -86,7 +86,7 @@ class Truth:
     def _set_apart(
         self, arrays: Sequence[ir.Array], runs: Sequence[Arrays], exact: Arrays
     ) -> Iterator[tuple[Arrays, Arrays]]:
-        """Pairs of runs that rounding alone sets apart, the cheapest first."""
+        """Pairs of runs that differ by rounding alone, the cheapest first."""
         for variant in runs[1:]:
             yield runs[0], variant
         for seed in range(_DRAWS):
@@ -101,7 +101,7 @@ class Truth:
 
 
 def _nudged(arrays: Sequence[ir.Array], seed: int) -> Arrays:
-    """Float entries at random one unit of rounding nearer to zero: none leaves the range it was in."""
+    """Random float entries moved by one unit of rounding towards zero: none leaves its range."""
     generator = np.random.default_rng(seed)
     found: Arrays = []
     for array in arrays:

@@ -30,7 +30,7 @@ _EQUATION_TOLERANCE = 1e-9  # log-scales are float64; the largest |x| in practic
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A weight that a normal form computed from the models' own, and what its rounding is judged by.
+    """Bounds on the rounding of a weight that a normal form computed from the models' own weights.
 
     Attributes:
         old: sums of absolute values behind each entry, of the original.
@@ -51,8 +51,8 @@ class Certificate:
         valid: whether the proof holds.
         exact: whether every entry is the product without rounding.
         worst_ulp: largest distance of a new weight from its product, in units of half an ulp.
-        failure: what broke, and where; empty if nothing.
-        remark: what a reader should know beside.
+        failure: what failed, and where; empty if nothing.
+        remark: further information for the reader.
     """
 
     valid: bool
@@ -123,7 +123,7 @@ def violated_equation(graph: RescalingGraph, x: Floats) -> str:
     for batch in graph.scales.constraints.rows:
         scales = x[batch.labels]
         residual = np.abs(scales @ np.array(batch.coefficients))
-        # Row by row: a large scale must not hide what is wrong with others.
+        # Row by row: a large scale must not hide an error in another.
         wrong = ~(residual <= _EQUATION_TOLERANCE * (1 + np.abs(scales).max(axis=-1, initial=0.0)))
         if wrong.any():
             worst = residual[wrong].max()

@@ -1,6 +1,6 @@
 """Layer by layer: every hidden activation must be the old one times its coefficient.
 
-Used to name the first layer at which a rescaled model parts from the original.
+Used to name the first layer at which a rescaled model differs from the original.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ ONNX: the same, through ONNX's reference implementation in float64; the original
 runs with graph optimisations on and off.  Where the float64 run doesn't cover the model, or is farther from
 the original than rounding explains (`anchor`), the unoptimised run (torch: the original's own) is the anchor.
 
-One run is one draw of the rounding noise, and a lucky one now and then (the mean of 10,000 equal values has
-an error that depends on their mantissa alone).  So before a difference is called one, the noise is measured
-on nearby models too: weights moved at random, float run against float64 run; and on the same model with its
-weights rounded anew (weights stored in less precision than they are computed with).  Element-wise relative
-tolerances mislead near zero and are not used.
+One run is a single sample of the rounding noise, which may be small by chance (the mean of 10,000 equal
+values has an error that depends on their mantissa alone).  So before a difference counts, the noise is
+measured on
+nearby models too: weights perturbed at random, float run against float64 run; and on the same model with its
+weights rounded at random (weights stored in less precision than they are computed with).  Element-wise
+relative tolerances are meaningless near zero and are not used.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from graphnorm.verification.run_errors import is_refusal
 from graphnorm.verification.runner import Runner
 
 _RATIO = 3.0
-_LEAST = 26  # inputs that are tried whatever the time
-_NEARBY = 4  # draws of the noise
-_MORE = 16  # draws where these explain the difference nearly: single draws vary by a factor of 30
-_FAR = 100.0  # times the noise that was drawn: no further draw explains it
+_LEAST = 26  # inputs that are tried regardless of the time limit
+_NEARBY = 4  # samples of the noise
+_MORE = 16  # samples if those nearly explain the difference: single samples vary by a factor of 30
+_FAR = 100.0  # times the sampled noise: no further sample would explain it
 _TINY_FLOAT64 = 1024.0
 _BINS = 40  # of the histogram of errors, half a decade each
-_NEARBY_SIZE = 0.05  # relative move of a nearby model's weights
+_NEARBY_SIZE = 0.05  # relative perturbation of a nearby model's weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class Measurement:
     Attributes:
         agrees: whether the new model stays within the original's own noise on every input.
         bit_identical: whether all outputs are the same bits.
-        rmse_ratio: RMSE(new) / RMSE(original) on the worst input, both against the anchor (1 is perfect).
+        rmse_ratio: RMSE(new) / RMSE(original) on the worst input, both against the reference (1 is perfect).
             It may exceed 3 where both are below a few units of rounding, which is accepted.
         rmse: RMSE(new) on the worst input, relative to the outputs' root mean square.
         noise: RMSE(original) there, likewise.
         anchor: what the noise was measured against.
         inputs: number of inputs tried.
         device: where it ran.
-        failure: the input and output on which they part; empty if none.
+        failure: the input and output on which they differ; empty if none.
         parted: index of that input among those tried.
         runtimes: what ran the original and the new model, and where.
         kinds: kind of input -> how many of it were tried.
@@ -83,11 +84,11 @@ class Judgement:
     """Both models on one input.
 
     Attributes:
-        ratio: of the worst output's RMSE and the original's own; infinite where no rounding explains it.
+        ratio: of the worst output's RMSE and the original's own; infinite where rounding cannot explain it.
         rmse: relative RMSE of the new model there.
         noise: relative RMSE of the original there.
         identical: whether all outputs are the same bits.
-        failure: the output that parts, and by how much; empty if none.
+        failure: the output that differs, and by how much; empty if none.
         errors: relative errors of single entries, of the worst output.
     """
 
@@ -152,7 +153,7 @@ def measure(
 ) -> Measurement:
     """Run `original` and `new` on `inputs`; see the module's docstring for the criterion.
 
-    Stops at the first input on which they part; after `seconds`, once the first `_LEAST` were tried.
+    Stops at the first input on which they differ; after `seconds`, once the first `_LEAST` were tried.
     """
     start = time.perf_counter()
     judge = judge or Judge(original, new)
@@ -205,7 +206,7 @@ def _nearby_noise(
 ) -> float:
     """Relative RMSE of float runs of nearby models against their float64 runs, or `noise` if that is larger.
 
-    Draws until it explains `rmse`, or until it is clear that it will not.
+    Samples until the noise explains `rmse`, or clearly cannot.
     """
     worst = noise
     for seed in range(_MORE):
@@ -265,7 +266,7 @@ def _compare(
         return (0.0, 0.0, 0.0) if root_mean_square(two[finite]) <= most else (np.inf, np.inf, 0.0)
     rmse = distance(two[finite], exact[finite]) / size
     noise = max(distance(value[finite], exact[finite]) for value in values) / size
-    if old.dtype == np.float64:  # its own anchor: there is no finer run to measure the noise with
+    if old.dtype == np.float64:  # its own reference: there is no run in more precision
         tiny = _TINY_FLOAT64
     floor = tiny * ir.float_format(old.dtype).eps / _RATIO
     return rmse / max(noise, floor), rmse, noise  # judged; reported without the floor

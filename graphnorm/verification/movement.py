@@ -1,4 +1,4 @@
-"""Which outputs the inputs moved: those that never move show nothing about the network before them."""
+"""Which outputs changed with the inputs: one that never changes shows nothing about the network before it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Movement:
         self._alone: dict[int, bool] = {}  # outputs seen for one input only
 
     def see(self, inputs: Sequence[ir.Array], outputs: Sequence[ir.Array]) -> None:
-        """Take note of one run."""
+        """Record one run."""
         for index, output in enumerate(outputs):
             self._moved.setdefault(index, False)
             self._alone.setdefault(index, True)
@@ -41,7 +41,7 @@ class Movement:
 
     @property
     def still(self) -> tuple[int, ...]:
-        """Outputs that no input moved."""
+        """Outputs that no input changed."""
         lively = {index for (index, _), (_, first) in self._first.items() if _shows(first)}
         return tuple(
             index

@@ -1,4 +1,4 @@
-"""Root mean squares that no entry's square takes out of float64's range."""
+"""Root mean squares without overflow or underflow of the squares."""
 
 from __future__ import annotations
 

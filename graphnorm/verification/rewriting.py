@@ -20,7 +20,7 @@ _Table = dict[tuple[Hashable, ...], int]
 def first_departure(original: ir.Graph, rewritten: ir.Graph) -> str:
     """Name the first node of `rewritten` that computes what `original` does not; empty if they agree.
 
-    Weights that `rewritten` has in addition are bounds.  Bodies of control flow are not looked into.
+    Weights that `rewritten` has in addition are bounds.  Bodies of control flow are not compared.
     """
     for name, weight in original.weights.items():
         other = rewritten.weights.get(name)
@@ -46,7 +46,7 @@ class _Numbering:
     """
 
     def __init__(self, graph: ir.Graph, shared: Container[str], table: _Table) -> None:
-        """Number a network; weights that are not `shared` count by what they hold."""
+        """Number a network; weights that are not `shared` are numbered by content."""
         self._graph = graph
         self._table = table
         self._held: dict[int, float] = {}  # computations that yield one number everywhere
@@ -87,7 +87,7 @@ class _Numbering:
                 self.found[name] = self._number(node.op, operands, attributes, position, *described)
 
     def _cut(self, node: ir.Node) -> tuple[str, list[tuple[str, float]]] | None:
-        """The operand that a node cuts and its limits, in order; None if it does something else."""
+        """The operand that a node clips and its limits, in order; None if it does something else."""
         if node.op == "Identity":
             return node.inputs[0], []
         if node.op == "Relu":

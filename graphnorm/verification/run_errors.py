@@ -1,4 +1,4 @@
-"""What a runtime raises while it runs a model, as one sentence: what failed, on which inputs, why."""
+"""A runtime's exception as one sentence: what failed, on which inputs, why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from graphnorm import ir
 from graphnorm.errors import RunError
 
 ADVICE = "; give example inputs that the model takes"
-_LONGEST = 300  # characters of a runtime's own words
+_LONGEST = 300  # characters quoted of a runtime's message
 
 
 def run_error(what: str, inputs: Mapping[str, ir.Array], why: str) -> RunError:

@@ -1,4 +1,4 @@
-"""What a measurement asks of a model: to be run, and to be compared with itself."""
+"""The interface that a measurement needs of a model: runs, and runs that show its noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Runnable(Protocol):
 
 
 class Anchor(Runnable, Protocol):
-    """A model that counts as exact; its runs may raise `RunError`."""
+    """A reference model; its runs may raise `RunError`."""
 
     def shaken(self, inputs: Sequence[ir.Array], unit: float, seed: int) -> list[ir.Array]:
         """Outputs where every float operand is moved at random by up to `unit`, relative."""
@@ -49,11 +49,11 @@ class Reference:
 
     Attributes:
         anchor: a run of the same model in more precision; None if there is none.
-        name: what the anchor is.
-        variants: other runs of the same function, whose distance from the anchor is noise too; the first
-            counts as exact where the anchor is not believed.
+        name: name of the reference.
+        variants: other runs of the same function, whose distance from the reference is noise too; the first
+            is the reference where the float64 run is not used.
         fallback: what that one is.
-        remark: what a reader should know of the anchor; empty if nothing.
+        remark: what a reader should know about the reference; empty if nothing.
     """
 
     anchor: Anchor | None

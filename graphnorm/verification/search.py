@@ -1,9 +1,9 @@
-"""Looking for an input on which two models part, and for the smallest such input.
+"""Search for an input on which two models differ, and for the smallest such input.
 
-The objective is the distance of the outputs over their size.  Two torch models: gradient ascent on the
-inputs (Adam), then random local search on integers.  Otherwise: random local search on all, which keeps a
-step that helps and changes its length.  Integers stay where the battery may draw them (`battery`), and what
-the original refuses or overflows on is no such input.
+The objective is the distance of the outputs over their size.  Two torch models: gradient ascent on the inputs
+(Adam), then random local search on integers.  Otherwise: random local search on all, which keeps a step that
+helps and changes its length.  Integers stay where the battery may draw them (`battery`), and inputs that the
+original refuses or overflows on do not count.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Differentiable(Protocol):
 def find_difference(
     judge: Judge, probes: Probes, seconds: float, climb: Differentiable | None = None, seed: int = 0
 ) -> tuple[Arrays | None, int]:
-    """An input on which the models part, if one is found in time; and how many inputs were tried."""
+    """An input on which the models differ, if one is found in time; and how many inputs were tried."""
     end = time.perf_counter() + seconds
     tried = 0
     integers = any(probes.drawing.is_index(i) for i in range(len(probes.drawing.levels)))
@@ -99,8 +99,8 @@ def _distance_if_taken(judge: Judge, arrays: Sequence[ir.Array]) -> float:
 def distance(first: Runnable, second: Runnable, arrays: Sequence[ir.Array]) -> float:
     """Distance of the outputs over their size, the largest of all outputs; of integers the share that differ.
 
-    Integers count where all outputs are: else rounding that tips a maximum from one place to another would
-    be looked for.
+    Integers count where all outputs are: else the search would look for rounding that
+    moves a maximum.
     """
     found = 0.0
     pairs = list(zip(first.run(arrays), second.run(arrays), strict=True))
@@ -121,7 +121,7 @@ def distance(first: Runnable, second: Runnable, arrays: Sequence[ir.Array]) -> f
 def smallest(
     judge: Judge, arrays: Sequence[ir.Array], seconds: float, takes: Callable[[Arrays], bool] = lambda _: True
 ) -> Arrays:
-    """The same counterexample with as many zeros as can be had in time, block by block, and no less clear.
+    """The same counterexample with as many zeros as time permits, block by block, and as clear a difference.
 
     `takes` says whether the original takes an input.
     """
@@ -151,7 +151,7 @@ def smallest(
 
 
 def _bisect(whole: slice, try_zero: Callable[[slice], bool], going: Callable[[], bool]) -> None:
-    """Zero the largest blocks first; what must stay is cut in halves."""
+    """Zero the largest blocks first; a block that must stay is halved."""
     waiting = [whole]
     while waiting and going():
         part = waiting.pop(0)

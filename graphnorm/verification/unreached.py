@@ -1,8 +1,8 @@
-"""Weights that differ between two models, and on which nothing depends that was seen of the first.
+"""Weights that differ between two models, and that no observed output of the first depends on.
 
-Two models that agree on all inputs show nothing about weights behind a unit that never woke or a choice that
-was never made.  So the entries that differ are moved in the first model, channel by channel: where none of
-its outputs changes on any input, no input reached them.
+Two models that agree on all inputs show nothing about weights behind a unit that was never active or a branch
+that was never taken.  So the entries that differ are changed in the first model, channel by channel: where
+none of its outputs changes on any input, no input reached them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from graphnorm import ir
 from graphnorm.errors import RunError
 from graphnorm.verification.runner import Runnable
 
-_MOST_CHANNELS = 256  # that are moved one by one; beyond, whole weights are
-_MOST_BYTES = 1 << 28  # of weights, of which each move makes a copy
+_MOST_CHANNELS = 256  # changed one by one; if there are more, whole weights are
+_MOST_BYTES = 1 << 28  # of weights, which each change copies
 _MOVE = 0.5  # of an entry and of the weight's root mean square
 
 Build = Callable[[Mapping[str, ir.Array]], Runnable]
@@ -31,7 +31,7 @@ def unreached(
     inputs: Sequence[Sequence[ir.Array]],
     seconds: float,
 ) -> tuple[str, ...]:
-    """Weights with entries that differ and that no input reached, as far as time goes.
+    """Weights with entries that differ and that no input reached, as far as time permits.
 
     Args:
         original: runs the first model.
@@ -87,7 +87,7 @@ def _channels(mask: ir.Array) -> Iterator[ir.Array]:
 
 
 class _Seen:
-    """Inputs and what the first model gave on them, each run when it is first wanted."""
+    """Inputs and what the first model gave on them, each run when it is first needed."""
 
     def __init__(self, original: Runnable, inputs: Sequence[Sequence[ir.Array]]) -> None:
         self._original, self._inputs = original, inputs

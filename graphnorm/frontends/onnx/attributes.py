@@ -1,4 +1,4 @@
-"""Attributes that ONNX's shape inference takes as they are, and no runtime does."""
+"""Attributes that ONNX's shape inference accepts and runtimes refuse."""
 
 from __future__ import annotations
 

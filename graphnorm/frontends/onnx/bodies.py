@@ -67,7 +67,7 @@ class Region(Step):
         return Body(graph, live(steps, map(self.setting.names, self.wanted(graph.outputs))), self.setting)
 
     def wanted(self, outputs: Sequence[onnx_ir.Value]) -> Sequence[onnx_ir.Value]:
-        """The results of a body that are of use."""
+        """The results of a body that are used."""
         return outputs
 
 
@@ -90,8 +90,8 @@ class Wiring:
 
     Attributes:
         control: outer values that decide how often the body runs.
-        counters: the body's inputs that count, or say to go on.
-        proceed: the body's output that says to go on, "" if there is none.
+        counters: the body's inputs for the iteration number and the condition.
+        proceed: the body's output that is the condition to continue, "" if there is none.
         states: (initial value, body's input, body's output, final value).
         sequences: (sequence, body's input, axis along which it is read).
         stacks: (body's output, stacked result, new axis).

@@ -71,7 +71,7 @@ def fold(step: Step, state: Evaluation) -> None:
         return
     if any(size is not None and math.prod(size) > limit for size in sizes):
         return
-    if op in _MAY_GROW and None in sizes:  # what comes out could be of any size
+    if op in _MAY_GROW and None in sizes:  # the result could be of any size
         return
     found = run_step(step, arrays)
     if found is None or not all(_fits(state, name, found[name]) for name in results):
@@ -84,7 +84,7 @@ def fold(step: Step, state: Evaluation) -> None:
 
 
 def run_step(step: Step, arrays: Mapping[str, Array]) -> dict[str, Array] | None:
-    """One node in the reference implementation; None where that has no answer."""
+    """One node in the reference implementation; None where that fails."""
     results = [name for name in step.results if name]
     graph = helper.make_graph(
         [step.proto],
@@ -106,7 +106,7 @@ def run_step(step: Step, arrays: Mapping[str, Array]) -> dict[str, Array] | None
 
 
 def _fits(state: Evaluation, name: str, array: Array) -> bool:
-    """The computed array agrees with the inferred type (the reference has its slips)."""
+    """The computed array agrees with the inferred type (the reference implementation has bugs)."""
     declared = state.types[name].tensor_type
     size = state.shape(name)
     if declared.elem_type and helper.np_dtype_to_tensor_dtype(array.dtype) != declared.elem_type:

@@ -1,9 +1,9 @@
 """Partial evaluation of an ONNX graph at concrete input sizes.
 
-Walks the nodes once.  Each output gets a type (shape inference of that one node, with all that is
-known about its inputs) and, where every input is known and small, its value (the ONNX reference
-implementation).  What depends on the value of a weight is *tainted*: its value is used for shapes,
-but it is no constant, because weights get rescaled.
+Walks the nodes once.  Each output gets a type (shape inference of that one node, with everything known about
+its inputs) and, where every input is known and small, its value (the ONNX reference implementation).  What
+depends on the value of a weight is *tainted*: its value is used for shapes, but it is not a constant, because
+weights get rescaled.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def evaluate(steps: Iterable[Step], state: Evaluation) -> Evaluation:
 
 
 def _check_reshape(step: Step, state: Evaluation) -> None:
-    """Shape inference takes a fixed target shape at its word."""
+    """Shape inference trusts a fixed target shape."""
     before, after = state.shape(step.operands[0]), state.shape(step.results[0])
     if before is not None and after is not None and math.prod(before) != math.prod(after):
         state.failures.append(f"Reshape {step.results[0]!r} of {before} to {after}")
@@ -104,7 +104,7 @@ def _infer(step: Step, state: Evaluation) -> None:
 
 
 def _declared(value: onnx_ir.Value, *, with_shape: bool) -> onnx.TypeProto:
-    """What the file says of a value that inference has no answer for.
+    """What the file declares about a value that inference does not cover.
 
     Its shape counts only for operators that ONNX doesn't know: elsewhere inference has refused it.
     """

@@ -14,7 +14,7 @@ from graphnorm.ir import Array
 
 @dataclass(frozen=True, slots=True)
 class Rewriting:
-    """What stands for a node.
+    """The nodes that replace a node.
 
     Attributes:
         steps: nodes that compute its tensors from elements of sequences, or the elements of its sequence.
@@ -61,7 +61,7 @@ class Evaluation:
         return Evaluation(*known, self.counts, self.uncounted, dict(self.rewritings))
 
     def adopt(self, later: Evaluation) -> None:
-        """Take over what a copy has found since."""
+        """Merge what a copy has found since."""
         self.types, self.known, self.tainted = later.types, later.known, later.tainted
         self.rewritings = later.rewritings
         self.failures += later.failures

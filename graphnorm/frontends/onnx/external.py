@@ -1,9 +1,9 @@
 """External data of an ONNX model: found, checked and read into memory.
 
-Read rather than memory-mapped: whoever replaces a data file later, or holds thousands of tensors, meets no
-map that somebody else still views.  A data file lies in the model's folder.  Stores of downloaded models keep
-all files in one folder and link to them from another, so a link may also lead into the folder where the model
-file itself really lies.
+Read rather than memory-mapped: no mapping is left that breaks when a data file is replaced, or that exhausts
+file descriptors.  A data file lies in the model's folder.  Caches of downloaded models keep all files in one
+folder and link to them from another, so a link may also lead into the folder that contains the model file
+itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEY = "graphnorm.external"  # in `model.graph.meta`, which clones keep and no f
 
 @dataclass(frozen=True)
 class External:
-    """What of a model was stored outside its file.
+    """The parts of a model that were stored outside its file.
 
     Attributes:
         names: of these tensors.
@@ -72,7 +72,7 @@ def self_contained(model: onnx_ir.Model, source: str, file: Path | None = None) 
 
 
 def _folders(tensor: onnx_ir.ExternalTensor, file: Path | None) -> Sequence[Path]:
-    """The model's folder, then the one where its file really lies."""
+    """The model's folder, then the one that its resolved path is in."""
     if file is None:
         return (Path(tensor.base_dir or "."),)
     return tuple(dict.fromkeys((file.absolute().parent, file.resolve().parent)))
@@ -124,7 +124,7 @@ def _read(file: Path, offset: int, length: int, where: str) -> Array:
 
 
 def _in_memory(tensor: onnx_ir.ExternalTensor, data: Array) -> onnx_ir.TensorProtocol:
-    """The same tensor with its bytes at hand."""
+    """The same tensor with its bytes in memory."""
     name, doc, properties = tensor.name or None, tensor.doc_string, dict(tensor.metadata_props)
     shape = tuple(tensor.shape.numpy())
     if tensor.dtype.bitwidth < 8:  # packed, in as many ways as there are types

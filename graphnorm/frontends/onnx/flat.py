@@ -1,4 +1,4 @@
-"""The flat graph: bodies of control flow joined to the main graph by operators of graphnorm's own.
+"""The flat graph: bodies of control flow connected to the main graph by operators of graphnorm's own.
 
     If     Choice(condition, then, else) -> result
     Loop,  Control(trip count, condition) -> iteration number, condition
@@ -7,8 +7,8 @@
            Carried(value at the start, value at the end) -> final value
            Stack(element) -> result along a new axis
 
-Nodes on sequences are replaced by nodes on their elements where those are the same at all sizes.
-What the condition is known to leave out stays out: its weights are nobody's to change.
+Nodes on sequences are replaced by nodes on their elements where those are the same at all sizes. A branch
+that the condition is known to exclude is omitted, and its weights are not changed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FlatGraph:
     """Steps in topological order, without control flow, and the tensors that they read.
 
     Attributes:
-        spare: results that are of no use unless something reads them: sequences and their elements.
+        spare: results that are dropped unless something reads them: sequences and their elements.
     """
 
     def __init__(self, steps: Iterable[Step], tensors: Tensors, sized: Sized) -> None:

@@ -1,7 +1,8 @@
 """Initializers that are graph inputs as well (IR version 4 and later): callers may give them other values.
 
-What a caller may replace must keep its meaning, so such a tensor is a constant.  On request it is taken as a
-weight; then it is no input any more, since a value that was made for the original would not fit the result.
+A value that a caller may replace must keep its meaning, so such a tensor is a constant.  On request it is
+taken as a weight; then it is no input any more, since a value that was made for the original would not fit
+the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model asks for, counted before it is made: nodes behind calls of functions, entries, iterations."""
+"""What a model would need, counted beforehand: nodes behind function calls, entries, iterations."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_functions(model: onnx_ir.Model, source: str) -> None:
 def check_entries(
     steps: Iterable[Step], state: Evaluation, given: Mapping[str, Sequence[int]], source: str
 ) -> None:
-    """Refuse tensors that no memory should be asked for.
+    """Refuse tensors that would be too large to allocate.
 
     Args:
         steps: of the main graph; bodies are looked through.
@@ -89,7 +89,7 @@ def check_entries(
 
 
 def check_loops(steps: Iterable[Step], state: Evaluation) -> None:
-    """Refuse loops that would not end in time.
+    """Refuse loops of too many iterations.
 
     Raises:
         ModelFileError: names the loop.

@@ -1,4 +1,4 @@
-"""Dead code: nodes whose results nobody reads, and optional results that nobody reads.
+"""Dead code: nodes and optional results that are never read.
 
 Runtimes leave such nodes out.  Masks of old Dropouts, statistics of norms and heads that were left over in
 the file say nothing about the function, so nothing that they read is pinned for their sake.
@@ -17,7 +17,7 @@ _OPTIONAL = defs.OpSchema.FormalParameterOption.Optional
 
 
 def live(steps: Sequence[Step], outputs: Iterable[str]) -> tuple[Step, ...]:
-    """The steps that `outputs` depend on, in order; optional results that nobody reads lose their names."""
+    """The steps that `outputs` depend on, in order; optional results that are not read lose their names."""
     read = set(outputs)
     kept: list[Step] = []
     for step in reversed(steps):

@@ -1,4 +1,4 @@
-"""From bytes to an `onnx_ir.Model`: every way in which a file can be bad ends as one clear sentence."""
+"""From bytes to an `onnx_ir.Model`: every defect of a file is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DECLARED_KEY = "graphnorm.declared"  # names with a value_info, which onnx_ir ad
 
 _SMALL = 1024  # bytes
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-# Files that people take for a network's, by suffix and by (place, bytes).
+# Files that are mistaken for a network's, by suffix and by (offset, bytes).
 _FORMATS = {
     ".safetensors": "a safetensors file (weights without their network: see --weights)",
     ".gguf": "a GGUF file",

@@ -25,7 +25,7 @@ _GRAPHS = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
 
 
 class Namer:
-    """Hands out each name once."""
+    """Gives out each name once."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
@@ -112,7 +112,7 @@ def _named(results: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _results(step: Step) -> int:
-    """How many results a node has, read or not: more than one made an old BatchNorm train."""
+    """How many results a node has, read or not: more than one means training in old BatchNormalizations."""
     return sum(1 for value in step.node.outputs if value.name)
 
 

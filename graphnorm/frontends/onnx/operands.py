@@ -1,4 +1,4 @@
-"""Operands whose shapes do not fit each other: ONNX's shape inference takes them, no runtime does."""
+"""Operands whose shapes do not fit each other: ONNX's shape inference accepts them, runtimes refuse them."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _check_outputs(model: onnx_ir.Model, source: str) -> None:
 def _undefined(
     graph: onnx_ir.Graph, outer: frozenset[onnx_ir.Value]
 ) -> Iterator[tuple[onnx_ir.Graph, onnx_ir.Value]]:
-    """Outputs, of bodies too, that are neither computed nor held nor taken."""
+    """Outputs, of bodies too, that are no result, no initializer and no input."""
     made = {value for node in graph for value in node.outputs}
     known = outer.union(made, graph.inputs, graph.initializers.values())
     yield from ((graph, value) for value in graph.outputs if value not in known)

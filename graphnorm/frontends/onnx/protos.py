@@ -13,7 +13,7 @@ _LARGEST = 2**62
 
 
 def check_external_entries(model: onnx.ModelProto, source: str) -> None:
-    """Where external data begins and ends is said in words: they must be numbers.
+    """Offset and length of external data are stored as text: they must be numbers.
 
     Raises:
         ModelFileError: names the tensor.

@@ -199,7 +199,7 @@ def _partition(
         results = [name for name in step.results if name]
         if step.may_fold and all(sized.is_foldable(name) and flat.is_constant(name) for name in results):
             folded.append(step)
-        # A varying scalar that only folded steps read is of no use any more.
+        # A varying scalar that only folded steps read is no longer needed.
         elif not results or not all(
             name not in read and (name in flat.spare or sized.first.is_constant(name)) for name in results
         ):

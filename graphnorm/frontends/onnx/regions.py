@@ -25,7 +25,7 @@ def enter(body: Body, state: Evaluation, walk: Walk) -> None:
 
 
 def infer_branches(step: Branches, state: Evaluation, walk: Walk) -> None:
-    """The branch that is taken, or both where the condition is not known and they agree."""
+    """The branch that is executed, or both where the condition is not known and they agree."""
     condition = state.known.get("".join(step.operands[:1]))
     taken: tuple[Body, ...] = step.branches
     if condition is not None and condition.size == 1:
@@ -118,7 +118,7 @@ def _stacked(element: onnx.TypeProto, axis: int, count: int | None) -> onnx.Type
 
 
 def trip_count(step: Repetition, state: Evaluation) -> int | None:
-    """How often the body runs: as often as is certain, else an example; None if there is none yet."""
+    """How often the body runs: the number if it is certain, else an example; None if there is none yet."""
     wiring = step.wiring
     if wiring.sequences:
         sequence, _, axis = wiring.sequences[0]

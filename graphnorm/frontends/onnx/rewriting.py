@@ -1,4 +1,4 @@
-"""Nodes rewritten to plainer ones: sequences to their elements where those are known, casts to a type.
+"""Nodes rewritten to simpler ones: sequences to their elements where those are known, casts to a type.
 
     SplitToSequence                                           Split, and Squeeze
     SequenceConstruct, -Empty, -Insert, -Erase, Identity      a list of elements, no operator
@@ -54,7 +54,7 @@ def _elements(step: Step, state: Evaluation) -> tuple[str, ...] | None:
 
 
 def _position(step: Step, state: Evaluation, index: int, default: int, count: int) -> int | None:
-    """The position that operand `index` says, in 0..count-1; None if it isn't known or not in there."""
+    """The position given by operand `index`, in 0..count-1; None if it isn't known or not in there."""
     name = step.operands[index] if len(step.operands) > index else ""
     position = default
     if name:

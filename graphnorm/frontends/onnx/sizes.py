@@ -57,7 +57,7 @@ class Sized:
         return found
 
     def check(self) -> None:
-        """Refuse nodes that no size of the inputs would mend.
+        """Refuse nodes that are invalid at all sizes of the inputs.
 
         Raises:
             ModelFileError: names the node.
@@ -216,7 +216,7 @@ def _score(found: Evaluation) -> Score:
 
 
 def _best(choices: Iterable[Sizes], evaluate: Evaluate) -> tuple[Sizes, Evaluation]:
-    """The first choice without a flaw, else the one with the fewest."""
+    """The first choice without a failure, else the one with the fewest."""
     best: tuple[Score, Sizes, Evaluation] | None = None
     tried: list[Sizes] = []
     for sizes in choices:
@@ -232,7 +232,7 @@ def _best(choices: Iterable[Sizes], evaluate: Evaluate) -> tuple[Sizes, Evaluati
     return best[1], best[2]
 
 
-# Other sizes than the example's.  Large steps come first: they show behind strides.
+# Other sizes than the example's.  Large steps come first: they are visible behind strides.
 _STEPS: tuple[Callable[[int], int], ...] = (
     lambda size: size * 3,
     lambda size: size * 2,
@@ -245,9 +245,9 @@ _STEPS: tuple[Callable[[int], int], ...] = (
 def _vary(sizes: Sizes, evaluate: Evaluate, target: Score) -> tuple[Evaluation, ...]:
     """Evaluations at other sizes, none of them worse than `target`.
 
-    Each symbol moves alone, so that no two changes cancel.  Symbols that can't (two names for one
-    size) move together.  Where that fails too, the model runs at one size only, which is no change;
-    but if nothing at all could be moved, a failed attempt stands in, and what it misses is dynamic.
+    Each symbol moves alone, so that no two changes cancel.  Symbols that can't (two names for one size) move
+    together.  Where that fails too, the model runs at one size only, which is no change; but if nothing at
+    all could be moved, a failed attempt stands in, and what it does not compute is dynamic.
     """
 
     def attempts(symbols: Iterable[str]) -> Iterator[Evaluation]:

@@ -1,8 +1,8 @@
-"""How constants that vary with the input sizes are computed: the steps, and whether they do it evenly.
+"""How constants that vary with the input sizes are computed: the steps, and whether they are polynomial.
 
-Even steps add, multiply and move sizes, so that what they give is a polynomial in the sizes, the same one
-everywhere; two of these that agree at several sizes agree at all.  Others (division, comparison, a slice of a
-table up to a size) may agree at all sizes that are tried and part at the next.
+Polynomial steps add, multiply and move sizes, so that their result is one polynomial in the sizes; two of
+these that agree at several sizes agree at all.  Others (division, comparison, a slice of a table up to a
+size) may agree at all sizes that are tried and differ at the next.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EVEN = frozenset(
 # These pick entries: evenly if which ones is settled, of an array whose length is.
 _PICKS = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split"})
 _READS = frozenset({"Shape", "Size"})
-_SHAPED = frozenset({"Reshape", "Expand"})  # normal forms read their target off the result
+_SHAPED = frozenset({"Reshape", "Expand"})  # normal forms read the target shape from the result
 
 
 def sizing_steps(

@@ -68,7 +68,7 @@ class Step:
         return proto
 
     def invalid(self, why: object) -> ModelFileError:
-        """The error for a node that is no use of its operator."""
+        """The error for a node that its operator's schema does not allow."""
         where = f"{self.setting.source}: node {self.label!r} ({self.node.op_type})"
         return ModelFileError(f"{where} is not valid: {why}")
 

@@ -58,9 +58,9 @@ def collect_tensors(
 
     Constants are: integers, literals (rank 0, or a single entry in a `Constant` node or in an initializer
     that the exporter named: ONNX doesn't tell a learned scalar from a literal), masks (weights
-    with infinite entries), and what came out of an inlined function (not in `own_names`), which one
-    change would alter at every call.  `overridable` initializers are inputs too: callers may replace their
-    values, which then must mean what they mean in the original.
+    with infinite entries), and results of an inlined function (not in `own_names`), which one change would
+    alter at every call.  `overridable` initializers are inputs too: callers may replace their values, which
+    then must mean what they mean in the original.
 
     Raises:
         InputError: a weight has NaN entries.

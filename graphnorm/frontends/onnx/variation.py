@@ -1,4 +1,4 @@
-"""Which conditions are settled by the model alone, whatever its inputs and their sizes.
+"""Which conditions the model alone determines, for all inputs and all sizes.
 
 A number that was computed from sizes may be the same at all sizes that were tried and yet change at
 another (`length > 1000`).  So each entry of a known array is traced back to the sizes it was read from.

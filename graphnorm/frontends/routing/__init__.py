@@ -1,1 +1,1 @@
-"""Mixture of experts: the choice of an expert moved behind what the experts compute."""
+"""Mixture of experts: the choice of an expert moved behind the experts' computation."""

@@ -60,7 +60,7 @@ class Rewriting:
         return Node(name, ROUTE, (new, key.name), (old,), {"key": key.kind}, node.scope, node.source)
 
     def result(self) -> Graph:
-        """The graph, without new nodes that nobody reads."""
+        """The graph, without new nodes that are never read."""
         read, nodes = set(self.graph.outputs), list[Node]()
         for node in reversed(self.nodes):
             if not read.isdisjoint(node.outputs) or not self.graph.values.keys().isdisjoint(node.outputs):

@@ -1,4 +1,4 @@
-"""Which integers choose a row's expert, where two ways of saying so agree.
+"""Which integers choose a row's expert, where two encodings of the choice agree.
 
 Rows sorted by their expert are grouped by offsets, ``offsets[e]`` = how many rows go to experts 0..e.
 Where these were counted from the sorted experts themselves, row t goes to expert ``experts[t]``.

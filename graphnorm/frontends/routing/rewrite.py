@@ -1,4 +1,4 @@
-"""Mixture of experts: the choice of an expert moved behind what the experts compute.
+"""Mixture of experts: the choice of an expert moved behind the experts' computation.
 
 ``Route(dense, key)[t] = dense[e(t), t]``: row t of the result comes from expert e(t), known only at run
 time.  An operator that works on each row alone commutes with this choice, f(Route(a), Route(b)) =
@@ -6,7 +6,7 @@ Route(f(a, b)), and ``weight[ids]`` is a choice among the rows of a weight.  So 
 rewritten as a choice among the results of a dense one, where each expert has scales of its own.
 
 A value of shape ``[rows.., n]`` becomes a dense one of shape ``[experts, rows.., n]``, rows of size 1 where
-it is the same for all.  What is not provably the same stays as it is.
+it is the same for all.  Operators that are not provably row-wise stay as they are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_EXPERTS = 4096  # a longer table that is read by rows is an embedding
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A value that is a choice from ``dense``; ``maker`` yields it for those who need it as it is.
+    """A value that is a choice from ``dense``; ``maker`` yields it for consumers that need it as it is.
 
     ``computed``: a result of the experts, not just a weight of theirs.
     """
@@ -46,7 +46,7 @@ def sink_routes(graph: Graph) -> Graph:
 
 
 class _Sinking:
-    """One walk over a graph, in order; routed values are emitted only where somebody reads them."""
+    """One walk over a graph, in order; routed values are emitted only where they are read."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -85,7 +85,7 @@ class _Sinking:
             self.emitted.add(item.maker.name)
             self._keep(item.maker)
 
-    # Where a choice begins.
+    # Start of a choice.
 
     def _chooses(self, node: Node) -> bool:
         """Note the result of a choice among experts' results, or among the rows of a weight."""
@@ -117,7 +117,7 @@ class _Sinking:
         first = int(node.attributes.get("axis", 0)) in (0, -len(weight.shape))
         return first and weight.shape[0] <= _MOST_EXPERTS
 
-    # How it moves on.
+    # Propagation of a choice.
 
     def _sinks_grouped(self, node: Node) -> bool:
         """``Route(Route(a) @ w) = Route(a @ w)``: a product whose rows the same key chooses twice."""

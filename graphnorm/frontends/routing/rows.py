@@ -101,7 +101,7 @@ def product(view: View) -> Dense | None:
 
 
 def reaxed(view: View) -> Dense | None:
-    """Axes of size 1 put in (counted in the result) or left out (counted in the operand)."""
+    """Axes of size 1 inserted (indices of the result) or removed (indices of the operand)."""
     axes = view.integers("axes", 1)
     rank = len(view.results[0]) if view.node.op == "Unsqueeze" else view.rank
     places = None if axes is None else view.behind(axes, rank)

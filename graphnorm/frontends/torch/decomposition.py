@@ -1,7 +1,8 @@
-"""Which ATen operators torch itself takes apart before they are lowered.
+"""Which ATen operators torch itself decomposes before they are lowered.
 
-torch can write most of its operators in terms of simpler ones.  That is asked for wherever there is no
-lowering; an operator with one stays whole, because its rule leaves more freedom than its parts would.
+torch can write most of its operators in terms of simpler ones.  That is requested wherever there is no
+lowering; an operator with one is not decomposed, because its rule leaves more freedom than those of its
+components would.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _all_known() -> dict[Any, Callable[..., Any]]:
 
 
 def can_be_simpler(program: ExportedProgram) -> bool:
-    """Whether a program calls an operator without a lowering that torch can take apart, and may."""
+    """Whether a program calls an operator without a lowering that torch can decompose, and may."""
     modules = [m for m in program.graph_module.modules() if isinstance(m, fx.GraphModule)]
     called = {functional(node.target) for module in modules for node in module.graph.nodes}
     unknown = [
@@ -48,7 +49,7 @@ def _takes_tensors(operator: OpOverload) -> bool:
 
 
 def _is_composite(operator: OpOverload) -> bool:
-    """Whether it is written in terms of others; some of these are taken apart whatever the table says."""
+    """Whether it is written in terms of others; some of these are always decomposed."""
     return operator.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
 
 

@@ -1,7 +1,7 @@
-"""Example inputs of torch modules: what cannot be taken is refused in a sentence that says what to do.
+"""Example inputs of torch modules: unsupported inputs are refused with a message that says what to do.
 
-Where an export fails, the cause is looked for: a call that ``forward`` does not take, tensors of a kind that
-``torch.export`` does not know, or a module that fails on these inputs by itself.
+If an export fails, the cause is searched for: a call that ``forward`` does not take, tensors of a kind that
+``torch.export`` does not know, or a module that itself fails on these inputs.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _unusual(tensor: Tensor) -> str:
 
 
 def check_module(model: nn.Module, args: Args, kwargs: Kwargs) -> None:
-    """Refuse a module that ``torch.export`` would spoil or cannot hold, and a call that it does not take.
+    """Refuse modules that ``torch.export`` would damage or cannot represent, and calls with other arguments.
 
     Raises:
         InputError: weights without a shape, weights made in inference mode, missing or surplus arguments.
@@ -115,7 +115,7 @@ def check_module(model: nn.Module, args: Args, kwargs: Kwargs) -> None:
         signature = inspect.signature(model.forward)
         signature.bind(*args, **kwargs)
     except ValueError:
-        return  # no signature to be had
+        return  # no signature available
     except TypeError as error:
         raise InputError(
             f"the forward of {type(model).__name__} takes {signature}: {error}; pass all positional inputs "
@@ -124,7 +124,7 @@ def check_module(model: nn.Module, args: Args, kwargs: Kwargs) -> None:
 
 
 def cause_of(model: nn.Module, args: Args, kwargs: Kwargs) -> str:
-    """Why an export failed, and the way out."""
+    """Why an export failed, and what to do."""
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             what = f"{path!r}" if path else "the model"

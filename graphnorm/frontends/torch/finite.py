@@ -1,7 +1,7 @@
 """Which values are never infinite, over the reals: inputs and weights are finite, x / 0 and exp are not.
 
-Beside it a lower bound of each value's entries, so that ``x / (norm + 1e-6)`` is seen to be finite.  Bounds
-come from numbers of the program and from signs; no rescaling changes either.  NaN is not looked at.
+Together with a lower bound of each value's entries, so that ``x / (norm + 1e-6)`` is seen to be finite.
+Bounds come from numbers of the program and from signs; no rescaling changes either.  NaN is not considered.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Finite:
 
 
 def huge(dtype: str) -> float:
-    """What stands for infinity in a float format lies beyond; in float16, where values overflow, nothing."""
+    """Numbers beyond this stand for infinity in a format; in float16, where values overflow, none do."""
     return math.inf if dtype == "float16" else _NEAR * float_format(dtype).largest
 
 

@@ -131,7 +131,7 @@ class GraphBuilder:
             for name, tensor in self.program.constants.items()
             if name not in tensors and isinstance(tensor, Tensor) and tensor.layout == torch.strided
         }
-        # A buffer that no state_dict holds would be computed anew by whoever loads the weights.
+        # A non-persistent buffer is recomputed by the code that loads the weights.
         frozen = self.mutated | set(signature.non_persistent_buffers)
         return classify(tensors, frozen, others, signature.parameters)
 
@@ -174,7 +174,7 @@ class GraphBuilder:
         return self.values[name]
 
     def unique(self, name: str) -> str:
-        """That name, or one like it that is not taken."""
+        """That name, or a similar one that is free."""
         found, count = name, 1
         while found in self.taken:
             found, count = f"{name}_{count}", count + 1
@@ -194,7 +194,7 @@ class GraphBuilder:
             elif node.op == "call_function":
                 self.env[node] = self._call(node, alive)
                 self.sizing.record(node, [value.name for value in tensors_in(self.env[node])])
-                if is_in_place(node):  # whoever reads the tensor from here on sees what was written
+                if is_in_place(node):  # later readers of the tensor see what was written
                     names = storages.names(node)
                     self.env.update((name, self.env[node]) for name in names if name in self.env)
 

@@ -1,9 +1,10 @@
-"""Bounds that stand for infinity, told from those that do not.
+"""Bounds that stand for infinity, distinguished from those that do not.
 
 ``nan_to_num``, ``clamp(x, -finfo.max, finfo.max)`` and, in ONNX, every bound that a Clip leaves out turn
 infinities into the largest numbers of a format, and those follow no rescaling.  Where the operand is shown to
-be finite (see `finite`), such a bound is never met short of overflow: the Clip loses it.  Elsewhere it stays,
-or is written out.  So behind the front ends an absent bound is none, and any number is one.
+be finite (see `finite`), such a bound is never reached without overflow: it is removed from the Clip.
+Elsewhere it is kept, or written out.  So behind the front ends an absent bound is none, and any number is
+one.
 """
 
 from __future__ import annotations

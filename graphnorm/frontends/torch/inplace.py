@@ -1,9 +1,9 @@
 """In-place operators of an exported program, read as the functional operators that they stand for.
 
 `run_decompositions` makes a program functional at the cost of tracing it a second time.  Most programs
-need none of it: their in-place operators write to a tensor that a kernel has just made and that nobody
-else holds a view of.  Later readers of that tensor then see the new value, which the walk over the graph
-does by itself.  Everything else is left to `run_decompositions`.
+need none of it: their in-place operators write to a tensor that a kernel has just allocated and of which
+no other view exists.  Later readers of that tensor then see the new value, which the walk over the graph does
+in any case.  Everything else is left to `run_decompositions`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _mutations(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _written(node: fx.Node) -> list[fx.Node]:
-    """What a node writes to, by its schema; not always its first argument."""
+    """The argument that a node writes to, by its schema; not always the first."""
     assert isinstance(node.target, OpOverload)
     found: list[object] = []
     for index, formal in enumerate(node.target._schema.arguments):
@@ -155,14 +155,14 @@ def without_idle_dropout(program: ExportedProgram) -> ExportedProgram:
 
 
 def restore_names(old: fx.Graph, new: fx.Graph) -> None:
-    """Undo what deepcopy does to a graph: it renames nodes whose names are Python builtins (``input``)."""
+    """Undo a side effect of deepcopy: it renames nodes whose names are Python builtins (``input``)."""
     for one, other in zip(old.nodes, new.nodes, strict=True):
         if other.name != one.name:
             other.name = one.name
 
 
 def _is_harmless(node: fx.Node, storages: Storages) -> bool:
-    """Whether the tensor that a node writes to is new and held by nobody else under another shape."""
+    """Whether the tensor that a node writes to is new and has no other view."""
     if not is_in_place(node):
         return False
     names = storages.names(node)

@@ -1,7 +1,7 @@
-"""Which ATen overloads become which ONNX operators, read off the source code of the lowerings.
+"""Which ATen overloads become which ONNX operators, read from the source code of the lowerings.
 
 A lowering names the operators that it emits as ``call.out("Relu", x)`` or ``call.step(...)``.  Names that
-reach such a call through a closure, a parameter or another lowering are followed; what stays unknown is
+reach such a call through a closure, a parameter or another lowering are followed; what remains unknown is
 left out.  An overload may be listed under several operators: it is made of them, or one or the other.
 """
 

@@ -1,4 +1,4 @@
-"""Higher-order operators of torch: their bodies join the graph, glued as those of ONNX's control flow.
+"""Higher-order operators of torch: their bodies join the graph, connected as those of ONNX's control flow.
 
     cond                  Choice(condition, then, else)
     while_loop, scan,     State(initial value), Iterate(sequence) before the body;
@@ -21,7 +21,7 @@ from graphnorm.ir import Array, Node, Value
 
 
 class Builder(Protocol):
-    """What a region needs of the graph that it joins."""
+    """The interface of the graph that a region joins."""
 
     known: dict[str, Tensor]
 
@@ -83,7 +83,7 @@ class Region:
 
 
 def cond(region: Region, condition: Any, then: fx.GraphModule, other: fx.GraphModule, operands: Any) -> Any:
-    """The branch that a known condition takes, or a choice between both."""
+    """The branch that a known condition selects, or a choice between both."""
     settled = _settled(region, condition)
     if settled is not None:
         return region.builder.inline(then if settled else other, operands)

@@ -1,4 +1,4 @@
-"""Numbers of an exported program that vary with the sizes of its inputs: which expressions, and of what kind.
+"""Numbers of an exported program that vary with the sizes of its inputs, as expressions in these sizes.
 
 Rules see the numbers at the example's sizes.  Two programs compute them alike at all sizes if the expressions
 are the same; where they are not, polynomials that agree at several sizes agree at all.

@@ -1,4 +1,4 @@
-"""Where torch models are exported, copied and run: one thread at a time, and nothing of the caller's changes.
+"""Where torch models are exported, copied and run: one thread at a time, the caller's state restored.
 
 While ``torch.export`` runs, a module's parameters are replaced by others, and torch's and NumPy's generators,
 torch's flags and ``sys.stderr`` belong to the whole process.
@@ -44,7 +44,7 @@ _FLAGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 
 @contextmanager
 def alone(device: str = "cpu") -> Iterator[None]:
-    """Run code of a caller's model: generators start from 0, and they and all flags are put back.
+    """Run code of a caller's model: generators start from 0, and they and all flags are restored.
 
     Args:
         device: where the model is, beside the host.
@@ -85,7 +85,7 @@ def _generators(device: torch.device) -> list[torch.Generator]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what this thread writes to stderr, torch's log too; if it fails, the exception says it."""
+    """Hold back what this thread writes to stderr, torch's log too; on failure the exception has it."""
     stream, held = sys.stderr, _Held(sys.stderr)
     filters = [(handler, _Kept(held.thread)) for handler in _log_handlers()]
     sys.stderr = held  # a stream in all that print and loggers use

@@ -1,7 +1,7 @@
 """Inputs on which models are run.
 
 Floats are drawn in several sizes.  Integers lie within the range that the graph allows (`input_ranges`): rows
-of a table are dealt like cards, so that over many draws each comes up; the others have either sign and
+of a table are drawn without replacement, so that each occurs in turn; the others have either sign and
 magnitudes up to a million, mixed with the numbers that the graph compares them with.
 """
 
@@ -18,13 +18,14 @@ from graphnorm.errors import InputError
 from graphnorm.verification.inputs.ranges import Ranges, input_ranges
 
 FREE, MARKED, RANGED, GIVEN = range(4)
-"""How far an input's integers may stray: anywhere; to numbers that the graph compares them with; within what
+"""How far an input's integers may deviate: anywhere; to numbers that the graph compares them with; within
+what
 the base holds; nowhere."""
 _DENSITY = 0.05  # of sparse inputs
 _SIZES = {"normal": 1.0, "large": 30.0, "small": 1e-2, "uniform": 1.0, "sparse": 1.0, "zero": 0.0}
 _MAGNITUDES = {"normal": 100, "large": 1_000_000, "small": 4, "uniform": 256, "sparse": 10, "zero": 0}
 _MARKS = 0.25  # share of free integers that are near a number that the graph compares with
-_DECK = 1 << 22  # rows of tables that are dealt; larger ones are drawn
+_DECK = 1 << 22  # rows of tables drawn without replacement; rows of larger ones with it
 _GROUPS = 64  # of entries of one input with a range of their own
 
 Probe = tuple[str, list[ir.Array]]
@@ -59,11 +60,11 @@ class Drawing:
         network: whose inputs are drawn.
         example: valid inputs, if some are known.
         seed: of the generator.
-        wide: let integers stray beyond the example's.
+        wide: let integers go beyond the example's range.
 
     Attributes:
-        base: valid inputs: what held entries are, and the range of those that may not stray.
-        levels: how far the integers of each input may stray.
+        base: valid inputs: what held entries are, and the range of integers that may not deviate.
+        levels: how far the integers of each input may deviate.
     """
 
     def __init__(
@@ -88,13 +89,13 @@ class Drawing:
         return [self._entries(i, kind, shrink, level) for i, level in enumerate(levels)]
 
     def deal_first(self, index: int, numbers: ir.Array) -> None:
-        """Deal these numbers of an input before all others."""
+        """Draw these numbers of an input before all others."""
         self._first[index] = np.unique(np.concatenate([self._first[index], numbers]))
 
     def near(
         self, arrays: Sequence[ir.Array], length: float, generator: np.random.Generator
     ) -> list[ir.Array]:
-        """An input next to another: floats moved by `length` times their size, some integers drawn anew."""
+        """An input next to another: floats moved by `length` times their size, some integers redrawn."""
         drawn = self.draw(str(generator.choice(list(_MAGNITUDES))))
         share = min(max(length, 0.0), 1.0) * generator.uniform()
         return [
@@ -194,7 +195,7 @@ class Drawing:
         return np.asarray(np.clip(drawn, low, high)).astype(np.int64)
 
     def _constrain(self, index: int, drawn: ir.Array, level: int) -> None:
-        """Put entries that have a range, or are held, where they may be."""
+        """Move entries into their range; restore those that are held."""
         shape = drawn.shape
         low, high, held = (part[index] for part in (self.ranges.low, self.ranges.high, self.ranges.held))
         if low.shape != shape:  # the example has another one than the graph was traced with
@@ -212,7 +213,7 @@ class Drawing:
             drawn[held] = self._generator.integers(0, 2, int(held.sum())) if base is None else base[held]
 
     def _dealt(self, index: int, least: float, most: float, count: int, level: int) -> ir.Array:
-        """The next `count` integers of a shuffled deck; anything between where no integer is."""
+        """The next `count` integers without replacement; any numbers if the range contains no integer."""
         low, high = int(np.ceil(least)), int(np.floor(most))
         generator = self._generator
         if level >= RANGED and self.base is not None and self.base[index].size:

@@ -93,8 +93,8 @@ def constant(array: ir.Array) -> Reading:
 def either(readings: Sequence[Reading]) -> Reading:
     """A tensor whose entries are taken from one of several.
 
-    Of the same entries twice, the plainer function is kept: an index that counts from the end is another
-    name of a row that has one already.
+    Of two functions of the same entries the simpler one is kept: an index counted from the
+    end is another name of the same row.
     """
     kept: list[Entries] = []
     for branch in sorted((b for r in readings for b in r.branches), key=_plainness):

@@ -18,7 +18,7 @@ _SMALL_TABLE = 1 << 20  # entries of integer constants whose extrema are looked 
 
 @dataclass
 class Walk:
-    """The readings of a graph's values, as far as a walk over its nodes has come."""
+    """What is known of a graph's values so far."""
 
     network: ir.Graph
     readings: dict[str, Reading] = field(default_factory=dict)

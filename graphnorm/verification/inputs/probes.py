@@ -1,8 +1,8 @@
-"""Inputs that the original takes: each is run on it before it is believed.
+"""Inputs that the original accepts: each is run on it before it is used.
 
-An input that the original refuses gets integers that it takes: nearer to the example, at last the example's
-own.  One on which it overflows is no reference: its floats are scaled down; if that
-does not help, infinities are part of the function.  What is refused all the same is left out.
+An input that the original refuses gets other integers: closer to the example, finally the example's
+own.  One on which it overflows is no reference: its floats are scaled down; if that does not help, infinities
+are part of the function.  An input that is still refused is left out.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from graphnorm.verification.run_errors import ADVICE, is_refusal
 from graphnorm.verification.runner import Runner
 
 _SHRINKS = (1 / 8, 1 / 64, 1 / 4096)
-_BETTER = 0.1  # share of the entries without a finite number that a mended input may keep
-_PATIENCE = 3  # inputs in a row that could not be mended, before no more are tried
+_BETTER = 0.1  # share of the entries without a finite number that a repaired input may keep
+_PATIENCE = 3  # consecutive inputs that could not be repaired, after which no more are tried
 _MOST_ALONE = 32  # rows that get an input each
-_FIRST_TRIES = 3  # random inputs, before regular ones are tried
+_FIRST_TRIES = 3  # random inputs before regular ones are tried
 
 Plan = tuple[str, tuple[Table, int] | None]  # kind, and the row that alone is picked
 
@@ -50,7 +50,7 @@ class Probes(Sequence[Probe]):
         self._based = drawing.base is not None
         self._wildest = 0.0  # share of results that were not finite, on the worst input that was kept
         self._in_vain = 0
-        self._refusals: dict[int, str] = {}  # input -> what the original said
+        self._refusals: dict[int, str] = {}  # input -> the original's error
         self._shrunk: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
         self._why = ""  # the first input was left out
@@ -83,7 +83,7 @@ class Probes(Sequence[Probe]):
 
     @property
     def tried(self) -> Sequence[Probe]:
-        """Those that were asked for so far."""
+        """Inputs requested so far."""
         return self._found
 
     @property
@@ -127,7 +127,7 @@ class Probes(Sequence[Probe]):
         return filled(*pick, self.drawing.ranges, self.drawing.draw("normal", shrink, levels))
 
     def _accepted(self, plan: Plan) -> list[ir.Array] | None:
-        """An input of a kind that the original takes, and overflows on as little as can be."""
+        """An input of a kind that the original accepts, with as little overflow as possible."""
         drawn = self._draw(plan)
         share, why = self._share(drawn)
         if share == 0:
@@ -164,7 +164,7 @@ class Probes(Sequence[Probe]):
         return found is not None and (share is None or found <= _BETTER * share)
 
     def _with_other_integers(self, plan: Plan, share: float | None, why: str) -> list[ir.Array] | None:
-        """The same kind of input with integers that stray less; which inputs need that is remembered."""
+        """The same kind of input with integers closer to the example; remembers which inputs need that."""
         drawing = self.drawing
         movable = [i for i in range(len(drawing.levels)) if drawing.is_index(i)]
         for level in (MARKED, RANGED, GIVEN):
@@ -200,7 +200,7 @@ class Probes(Sequence[Probe]):
         return next((arrays for arrays in self._guesses() if self._share(arrays)[0] is not None), None)
 
     def _guesses(self) -> Iterator[list[ir.Array]]:
-        """Random inputs, then integers that are all equal, count up, or share out an axis."""
+        """Random inputs, then integers that are all equal, count up, or partition an axis."""
         drawing = self.drawing
         levels = [RANGED] * len(drawing.levels)
         for _ in range(_FIRST_TRIES):
@@ -217,7 +217,7 @@ class Probes(Sequence[Probe]):
 
 
 class _Shares:
-    """Lengths that add up to a size, as equal as can be; or where such pieces begin."""
+    """Lengths that add up to a size, as equal as can be; or the offsets of such pieces."""
 
     def __init__(self, size: int, begin: bool) -> None:
         self._size, self._begin = size, begin

@@ -1,7 +1,7 @@
 """Rows of tables that differ between two models, and whether any input picks them.
 
 A table of A and one of B belong together if the same inputs pick from both in the same way.  A rescaling
-multiplies the columns; a row differs if it departs from the factors that most rows have.
+multiplies the columns; a row differs if it deviates from the factors of most rows.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from graphnorm.verification.inputs.ranges import Ranges, Table
 
 _SAMPLE = 512  # rows that the factors of the columns are taken from
 _CHUNK = 1024  # rows that are compared at once
-_SHIFTS = 64  # different numbers that are added to an index
-_ROUNDING = 16.0  # half ulps by which a row may depart
+_SHIFTS = 64  # distinct offsets added to an index
+_ROUNDING = 16.0  # half ulps by which a row may deviate
 
 
 @dataclass(frozen=True)

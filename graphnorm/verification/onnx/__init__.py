@@ -1,1 +1,1 @@
-"""ONNX models as something to measure: onnxruntime, the float64 anchor, errors."""
+"""Running ONNX models for measurement: onnxruntime, the float64 reference, errors."""

@@ -16,7 +16,7 @@ _OWN = tuple(
     for kind in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
     if isinstance(kind, type) and issubclass(kind, Exception)
 )
-# Beside its own: what its Python face raises on inputs that it cannot hand over.
+# Besides its own: what its Python binding raises on inputs that it cannot convert.
 ONNXRUNTIME_ERRORS: tuple[type[Exception], ...] = (*_OWN, MemoryError, RuntimeError, TypeError, ValueError)
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NODE = re.compile(r"^Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: ")
@@ -38,7 +38,7 @@ def running(inputs: Mapping[str, ir.Array]) -> Iterator[None]:
 
 
 def diagnosis(error: Exception) -> tuple[str, str]:
-    """The node of which an exception of onnxruntime speaks, or nothing; and why it failed."""
+    """The node that an exception of onnxruntime names, or nothing; and why it failed."""
     text = _PREFIX.sub("", reason(error, 3, 2_000))
     found = _NODE.match(text)
     if found is None:

@@ -1,7 +1,7 @@
-"""A float64 anchor for ONNX models: every float tensor widened, run by ONNX's reference implementation.
+"""A float64 reference for ONNX models: every float tensor widened, run by ONNX's reference implementation.
 
-onnxruntime has no float64 kernels for convolutions; the reference implementation computes in the type of
-its operands.  Weights stay as the model holds them and are widened when a node reads them; a value goes when
+onnxruntime has no float64 kernels for convolutions; the reference implementation computes in the type of its
+operands.  Weights stay as the model holds them and are widened when a node reads them; a value is freed when
 its last reader has run.
 """
 
@@ -51,7 +51,7 @@ class Float64Runner:
 
     device = "cpu"
     runtime = "ONNX's reference implementation in float64"
-    tiny = 2.0  # as for torch; it is the anchor, so nothing is judged by it
+    tiny = 2.0  # as for torch; it is the reference, so nothing is judged by it
 
     def __init__(self, model: onnx_ir.Model, network: ir.Graph) -> None:
         self._names, self._results = network.inputs, network.outputs

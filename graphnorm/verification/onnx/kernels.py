@@ -132,7 +132,7 @@ class ConvTranspose(OpRun):
 
 
 class MaxPool(OpRun):
-    """Largest entry of each window, and where it is if that is asked for."""
+    """Largest entry of each window, and its position on request."""
 
     op_domain = ""
 
@@ -161,7 +161,7 @@ class MaxPool(OpRun):
 
 
 class AveragePool(OpRun):
-    """Mean of each window's entries, those of the padding counted where that is asked for."""
+    """Mean of each window's entries, those of the padding counted on request."""
 
     op_domain = ""
 

@@ -1,8 +1,8 @@
 """onnxruntime's execution providers: by device, and in the precision that a model's types promise.
 
 On NVIDIA GPUs the operands of convolutions and products are rounded to 10 bits (TF32) unless that is turned
-off, which would count as the original's own noise.  CUDA has an option for it; TensorRT goes by a variable of
-the environment, which CUDA's libraries read as well.
+off, which would count as the original's own noise.  CUDA has an option for it; TensorRT reads an environment
+variable, as do CUDA's libraries.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def provider_options(provider: str, device: str) -> dict[str, str]:
     if index:
         found["device_id"] = index
     if provider == _CUDA:
-        # The default search tries kernels and takes the fastest, which differs from run to run.
+        # The default search tries kernels and picks the fastest, which differs from run to run.
         found |= {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
     if provider == _TENSORRT:
         found |= {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
@@ -60,7 +60,7 @@ def provider_options(provider: str, device: str) -> dict[str, str]:
 
 @contextmanager
 def full_precision(provider: str) -> Iterator[None]:
-    """While a session is made or run: TF32 off for libraries that go by the environment."""
+    """While a session is made or run: TF32 off for libraries that read the environment."""
     if provider not in _NVIDIA:
         yield
         return

@@ -45,7 +45,7 @@ class OnnxRunner:
         self.device = device_name(provider, str(device))
         self.remarks = remarks_of(provider, self.device)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what it refuses is told once, by the error
+        options.log_severity_level = 4  # a refusal is reported once, by the error
         options.use_deterministic_compute = True
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
@@ -78,7 +78,7 @@ class OnnxRunner:
             return Reference(None, _UNOPTIMISED, (plain,), _UNOPTIMISED)
 
     def nearby(self, seed: int, size: float | None) -> OnnxRunner:
-        """The same graph with matrices and kernels moved at random; vectors are only rounded anew."""
+        """The same graph with matrices and kernels moved at random; vectors are only rounded at random."""
         generator = np.random.default_rng(seed)
         moved: dict[str, ir.Array] = {}
         sizes = {name for node in self._network.nodes for name in _sizes_of(node, self._network)}
@@ -91,7 +91,7 @@ class OnnxRunner:
 
 
 def _sizes_of(node: ir.Node, network: ir.Graph) -> tuple[str, ...]:
-    """Operands that a node makes sizes or whole numbers of: a rounding would make others of them."""
+    """Operands that a node makes sizes or whole numbers of: rounding would change them."""
     if node.op in {"Resize", "Upsample"}:
         return node.inputs[1:]
     whole = node.op == "Cast" and not network.values[node.outputs[0]].is_float
@@ -104,7 +104,7 @@ _UNOPTIMISED = "onnxruntime without graph optimisations"
 def _feed(
     session: onnxruntime.InferenceSession, network: ir.Graph, inputs: Sequence[ir.Array]
 ) -> dict[str, ir.Array]:
-    """Arrays by name, without those that only the model beside it takes."""
+    """Arrays by name, without those that only the other model takes."""
     taken = {value.name for value in session.get_inputs()}
     found = zip(network.inputs, inputs, strict=True)
     return {name: array for name, array in found if name in taken}

@@ -1,4 +1,4 @@
-"""ONNX models without their large tensors, which whoever runs them reads where the model holds them."""
+"""ONNX models without their large tensors, which are fed from the original model's memory."""
 
 from __future__ import annotations
 

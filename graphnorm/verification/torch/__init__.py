@@ -1,1 +1,1 @@
-"""Torch models as something to measure: runs, float64 copies, noise, errors."""
+"""Running torch models for measurement: runs, float64 copies, noise, errors."""

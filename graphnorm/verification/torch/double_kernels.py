@@ -1,4 +1,4 @@
-"""float64 for operators whose kernels refuse it, so that every torch model has an anchor."""
+"""float64 for operators whose kernels refuse it, so that every torch model has a reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a torch model is measured: copies of it on a device, the caller's own left where and as it is."""
+"""Where a torch model is measured: copies of it on a device; the caller's model is not touched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Place:
     Attributes:
         device: where inputs go.
         moves: whether the model's tensors go there, too; they stay where they are otherwise.
-        remark: why it is not where it was asked for; empty if it is.
+        remark: why it is not the requested device; empty if it is.
     """
 
     device: str
@@ -54,7 +54,7 @@ def pick_device(device: str) -> str:
 
 
 def places(model: Any, device: str) -> list[Place]:
-    """Where to try, in order.  A model that lies on several devices is never moved."""
+    """Devices to try, in order.  A model that lies on several devices is never moved."""
     homes = _devices(model)
     home = next((name for name in homes if name != "meta"), "cpu")
     asked = pick_device(device)

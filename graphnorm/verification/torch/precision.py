@@ -20,10 +20,10 @@ SAID = "TF32 and autocast off, deterministic"
 
 @contextmanager
 def measuring(device: str) -> Iterator[None]:
-    """Run code of a caller's model in full precision; all flags are put back afterwards."""
+    """Run code of a caller's model in full precision; all flags are restored afterwards."""
     with alone(device), warnings.catch_warnings(), ExitStack() as stack:
         backends, products = torch.backends, torch.backends.cuda.matmul
-        # The older interface's flags set those of the newer one: these are set and put back last.
+        # The older interface's flags set those of the newer one: these are set and restored last.
         holders = _holders()
         older = [
             (backends.cudnn, "allow_tf32", False),
@@ -34,7 +34,7 @@ def measuring(device: str) -> Iterator[None]:
         ]
         for holder in holders:
             stack.callback(setattr, holder, "fp32_precision", holder.fp32_precision)
-        with suppress(RuntimeError):  # the caller used both interfaces: the newer one knows
+        with suppress(RuntimeError):  # the caller used both interfaces: the newer one is authoritative
             stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_float32_matmul_precision("highest")
         for flags, name, value in older:
@@ -48,7 +48,7 @@ def measuring(device: str) -> Iterator[None]:
 
 
 def _put(stack: ExitStack, holder: Any, name: str, value: Any) -> None:
-    """Set a flag until the stack closes; what cannot be read goes back with the newer interface's flags."""
+    """Set a flag until the stack closes; one that cannot be read is restored with the newer interface's."""
     with suppress(RuntimeError):  # the caller used both interfaces
         stack.callback(setattr, holder, name, getattr(holder, name))
     setattr(holder, name, value)
@@ -66,7 +66,7 @@ def _holders() -> list[Any]:
 
 
 def _set_deterministic(later: Callable[..., Any]) -> None:
-    """Deterministic kernels where there are some; `alone` puts the flag back."""
+    """Deterministic kernels where there are some; `alone` restores the flag."""
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     later(setattr, torch.utils.deterministic, "fill_uninitialized_memory", filling)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Running torch models, with a float64 copy as anchor."""
+"""Running torch models, with a float64 copy as reference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TorchRunner:
         example: ``(args, kwargs)`` whose tensor leaves the arrays replace, in order.
         device: ``auto`` (where the model lies), ``cpu``, ``cuda:1``, a `torch.device`...
         double: run in float64.
-        own: have parameters of its own, however large.
+        own: copy the parameters, however large.
         order: places of the results among the tensors that the model returns; None: all, as they are.
     """
 
@@ -53,11 +53,11 @@ class TorchRunner:
         self._stand_ins, self._own = False, own
         self._moved_remarks: list[str] = []
         found = places(model, str(device))
-        self._left = found[:1] if double else found  # a float64 run elsewhere is for `reference` to say
+        self._left = found[:1] if double else found  # `reference` decides where else to run in float64
         self._module: nn.Module = self._settled(None)
 
     def _settled(self, cause: Exception | None) -> nn.Module:
-        """The module at the next place that takes it; `cause` is why the last one did not."""
+        """The module on the next device that accepts it; `cause` is why the last one did not."""
         while True:
             self._place = self._left.pop(0)
             self.device = self._place.device
@@ -82,7 +82,7 @@ class TorchRunner:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is otherwise than asked."""
+        """What differs from the request."""
         gpu = torch.device(self.device).type == "cuda" and not self._double
         told = [f"measured on {self.device} with {SAID}"] if gpu else []
         return (*self._moved_remarks, *told)
@@ -112,7 +112,7 @@ class TorchRunner:
                 self._module = self._settled(error)
                 try:
                     return self._outputs(inputs, mode)
-                except RuntimeError:  # it is not the place
+                except RuntimeError:  # the device is not the cause
                     self._module, self._place, self._left, self.device, self._moved_remarks = before
                     raise error from None
 
@@ -146,7 +146,7 @@ class TorchRunner:
 
     def _called(self, args: Any, kwargs: Any, mode: AbstractContextManager[Any]) -> Any:
         kernels = DoubleKernels() if self._stand_ins else nullcontext()  # type: ignore[no-untyped-call]
-        with measuring(self.device), torch.no_grad(), kernels, mode:  # dropout falls alike in both models
+        with measuring(self.device), torch.no_grad(), kernels, mode:  # dropout is the same in both models
             return self._module(*args, **kwargs)
 
     def reference(self) -> Reference:
@@ -170,7 +170,7 @@ class TorchRunner:
         return self.device if self._place.moves else "auto"
 
     def nearby(self, seed: int, size: float | None) -> TorchRunner:
-        """The same module with matrices and kernels moved at random; vectors are only rounded anew."""
+        """The same module with matrices and kernels moved at random; vectors are only rounded at random."""
         runner = self._again(self._asked(), self._double, own=True)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():

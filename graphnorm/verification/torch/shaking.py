@@ -1,4 +1,4 @@
-"""Runs of a torch model in which every operand moves by a unit of rounding: what its own error can be."""
+"""Runs of a torch model with every operand perturbed by a unit of rounding: a bound of its own error."""
 
 from __future__ import annotations
 

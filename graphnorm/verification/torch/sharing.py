@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from graphnorm.errors import RunError
 
-_COPIED = 64_000_000  # bytes of parameters that are copied without thought
+_COPIED = 64_000_000  # bytes of parameters up to which a copy is cheap
 
 
 def is_large(module: nn.Module) -> bool:
@@ -50,7 +50,7 @@ class WriteGuard(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def widen_while_read(module: nn.Module) -> None:
-    """Let each part of a module have float64 parameters while it runs, and its own ones again afterwards."""
+    """Let each part of a module have float64 parameters while it runs, and restore its own afterwards."""
     for part in list(module.modules()):
         if any(parameter is not None for parameter in part._parameters.values()):
             held: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""ATen -> ONNX: attention, in all the forms in which torch spells it."""
+"""ATen -> ONNX: attention, in all forms that torch has."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _four(shape: Sequence[int]) -> tuple[int, ...]:
     return (math.prod(leading[:-1]), leading[-1], tokens, features)
 
 
-# What the choice of a kernel makes of it; the results besides the first are statistics for gradients.
+# Kernel variants; the results besides the first are statistics for gradients.
 
 
 @TABLE.lowers("_scaled_dot_product_flash_attention", "_scaled_dot_product_attention_math_for_mps")
@@ -130,7 +130,7 @@ def flash_on_cpu(
     "_scaled_dot_product_fused_attention_overrideable",
 )  # fmt: skip
 def efficient(call: Call, q: Value, k: Value, v: Value, mask: Value | None, *rest: Any) -> None:
-    """After the mask: [whether statistics are wanted,] dropout, causality, [a debug mask,] the scale."""
+    """After the mask: [whether to return statistics,] dropout, causality, [a debug mask,] the scale."""
     _only_first(call)
     switches = list(rest)
     if "overrideable" not in str(call.node.target):

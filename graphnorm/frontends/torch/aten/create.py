@@ -52,7 +52,7 @@ def new_full(call: Call, x: Value, size: list[int], value: Number, *_: Any) -> N
     _full(call, value)
 
 
-# Memory that nobody has written: never evaluated.
+# Uninitialised memory: never evaluated.
 UNWRITTEN = frozenset({
     "empty.memory_format", "empty_like.default", "new_empty.default", "empty_strided.default",
     "new_empty_strided.default", "empty_permuted.default",

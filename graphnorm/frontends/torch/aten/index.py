@@ -105,7 +105,7 @@ def places_of(call: Call, indices: Sequence[Value | None]) -> list[Value | None]
 
 
 def _masked(call: Call, x: Value, axis: int, mask: Value) -> None:
-    """As many entries as the mask lets through."""
+    """As many entries as the mask selects."""
     sizes = known_shape(x)
     after = axis + rank(mask)
     merged = reshaped(call, x, [*sizes[:axis], math.prod(sizes[axis:after]), *sizes[after:]])

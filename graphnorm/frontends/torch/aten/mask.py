@@ -1,4 +1,4 @@
-"""ATen -> ONNX: entries that a mask lets through."""
+"""ATen -> ONNX: entries that a mask selects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def masked_select(call: Call, x: Value, mask: Value) -> None:
 
 @TABLE.lowers("masked_scatter")
 def masked_scatter(call: Call, x: Value, mask: Value, source: Value) -> None:
-    """The k-th entry that the mask lets through becomes the k-th of the source.
+    """The k-th entry that the mask selects becomes the k-th of the source.
 
     Where the mask is one column, repeated for every feature, whole rows are replaced.
     """

@@ -140,7 +140,7 @@ def median_of_all(call: Call, x: Value) -> None:
 
 @TABLE.lowers("nanmedian.dim")
 def nanmedian(call: Call, x: Value, axis: int = -1, keepdims: bool = False) -> None:
-    """What is not a number is sorted to the end, and not counted."""
+    """NaN is sorted to the end, and not counted."""
     axis = axis_of(axis, x)
     missing = unary(call, "IsNaN", x, "bool")
     values, places = _sorted(call, chosen(call, missing, np.inf, x), axis, False)

@@ -148,7 +148,7 @@ def _spreads(name: str) -> tuple[Lowering, Lowering, Lowering]:
     return total, along, corrected
 
 
-# torch takes std_mean apart itself; kept whole, sizes that vary make it fail.
+# torch decomposes std_mean itself; not decomposed, it fails with variable sizes.
 for _name in ("var", "std", "var_mean"):
     for _kind, _lowering in zip(("default", "dim", "correction"), _spreads(_name), strict=True):
         TABLE.add(f"{_name}.{_kind}", _lowering)

@@ -1,8 +1,8 @@
 """ATen -> ONNX: recurrent layers.
 
-torch stacks the gates of an LSTM as (i, f, g, o), ONNX as (i, o, f, g); of a GRU as (r, z, n) and
-(z, r, n).  Weights are reordered by nodes, so that a rescaling finds its way back to the parameters.
-An LSTM whose hidden state is projected is none of ONNX's: ``aten::lstm_projected`` is ONNX's LSTM with one
+torch stacks the gates of an LSTM as (i, f, g, o), ONNX as (i, o, f, g); of a GRU as (r, z, n) and (z, r, n).
+Weights are reordered by nodes, so that demands can be carried back to the parameters.
+An LSTM whose hidden state is projected has no ONNX operator: ``aten::lstm_projected`` is ONNX's LSTM with one
 more operand, the projections ``[directions, projected, hidden]``.
 """
 

@@ -86,7 +86,7 @@ def ignored_arguments(operator: str) -> tuple[int, ...]:
 def lower(call: Call, operator: str, arguments: dict[str, Any], op: str) -> None:
     """Fill a call with the nodes that compute it.
 
-    A lowering that does not read every tensor operand is not trusted: the call becomes an unknown
+    A lowering that does not read every tensor operand is rejected: the call becomes an unknown
     operator, which reads them all and which no rule describes.  So does a call in whose lowering
     something fails; then there is a remark, too.
 
