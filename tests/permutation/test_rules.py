@@ -1,0 +1,239 @@
+"""Rules for permutations, one operator at a time: what they say holds, and it is all that is meant.
+
+Signatures: a letter is a factor that may be permuted, alike wherever it stands; ``.`` keeps its order and
+``1`` is an axis of size 1; ``ab`` is a product of two factors, ``a+b`` a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphnorm import ir
+from graphnorm.ir import Node, Value
+from graphnorm.permutation.axes import Axis
+from graphnorm.permutation.context import Context
+from graphnorm.permutation.rules import RULES
+from graphnorm.permutation.symmetry import Symmetry, Walk
+from tools.validation.families import GENERATORS
+from tools.validation.judge import make_case, stream
+from tools.validation.truth import Operator
+
+Shapes = Sequence[Sequence[int] | None]
+
+
+def visited(node: Node, arrays: dict[str, ir.Array], fixed: Sequence[str] = ()) -> Walk:
+    """A walk over one node whose operands are weights, but for those that are constants."""
+    values = {name: Value(name, array.shape, array.dtype.name) for name, array in arrays.items()}
+    held = {name: array for name, array in arrays.items() if name in node.inputs}
+    weights = {name: array for name, array in held.items() if name not in fixed}
+    constants = {name: held[name] for name in fixed if name in held}
+    walk = Walk(ir.Graph("g", (), (), (node,), values, weights, constants))
+    walk.visit(node)
+    assert not walk.defects
+    return walk
+
+
+def settle(walk: Walk) -> None:
+    """Resolve all axes until nothing more is frozen."""
+    before = -1
+    while before != walk.table.frozen_count:
+        before = walk.table.frozen_count
+        for axes in walk.found.values():
+            for axis in axes:
+                walk.table.resolve(axis)
+
+
+def signature(
+    op: str, shapes: Shapes, results: Shapes, constants: dict[int, Any] | None = None, **attributes: Any
+) -> str:
+    names = ["" if shape is None else f"x{i}" for i, shape in enumerate(shapes)]
+    outs = ["" if shape is None else f"y{i}" for i, shape in enumerate(results)]
+    arrays = {
+        name: np.zeros(shape)
+        for name, shape in zip([*names, *outs], [*shapes, *results], strict=True)
+        if shape is not None
+    }
+    fixed = {f"x{i}": np.asarray(array) for i, array in (constants or {}).items()}
+    walk = visited(Node("n", op, tuple(names), tuple(outs), attributes), arrays | fixed, list(fixed))
+    settle(walk)
+    letters: dict[int, str] = {}
+
+    def letter(factor: int) -> str:
+        if walk.table.size(factor) == 1:
+            return "1"
+        return "." if walk.table.is_frozen(factor) else letters.setdefault(factor, "abcdefghij"[len(letters)])
+
+    def one(axis: Axis) -> str:
+        return "+".join("".join(map(letter, segment)) for segment in walk.table.resolve(axis))
+
+    sides = [
+        [" ".join(map(one, walk.found[name])) if name else "-" for name in side if name not in fixed]
+        for side in (names, outs)
+    ]
+    return f"{', '.join(sides[0])} -> {', '.join(sides[1])}"
+
+
+CASES: list[tuple[str, str, Shapes, Shapes, dict[str, Any]]] = []
+
+
+def case(text: str, op: str, shapes: Shapes, results: Shapes, **rest: Any) -> None:
+    CASES.append((text, op, shapes, results, rest))
+
+
+X, K = (2, 6, 5, 5), (3, 3)
+case("a b -> a b", "Relu", [(2, 3)], [(2, 3)])
+case("a b -> a b", "Softmax", [(2, 3)], [(2, 3)], axis=-1)
+case("a b, 1 -> a b", "Clip", [(2, 3), (1,)], [(2, 3)])
+case(". ., . -> . .", "Clip", [(2, 3), (2,)], [(2, 3)])
+case("a b, a b -> a b", "Add", [(2, 3), (2, 3)], [(2, 3)])
+case("a b, b -> a b", "Mul", [(2, 3), (3,)], [(2, 3)])
+case("a 1, b -> a b", "Mul", [(2, 1), (3,)], [(2, 3)])
+case("a b, 1, a b -> a b", "Where", [(2, 3), (1,), (2, 3)], [(2, 3)])
+case("a b c, c d -> a b d", "MatMul", [(2, 3, 4), (4, 5)], [(2, 3, 5)])
+case("a b c, a c d -> a b d", "MatMul", [(2, 3, 4), (2, 4, 5)], [(2, 3, 5)])
+case(". ., . -> .", "MatMul", [(3, 4), (4,)], [(3,)])
+case("a b, b c -> a c", "Gemm", [(3, 4), (4, 5)], [(3, 5)])
+case("a b, a c, c -> b c", "Gemm", [(4, 3), (4, 5), (5,)], [(3, 5)], transA=1)
+case("a b, c b, a c -> a c", "Gemm", [(3, 4), (5, 4), (3, 5)], [(3, 5)], transB=1)
+case("a b . ., c b . . -> a c . .", "Conv", [X, (4, 6, *K)], [(2, 4, 3, 3)])
+case("a b . ., c b . ., c -> a c . .", "Conv", [X, (4, 6, *K), (4,)], [(2, 4, 3, 3)])
+case("a b . ., b 1 . ., b -> a b . .", "Conv", [X, (6, 1, *K), (6,)], [(2, 6, 3, 3)], group=6)
+case("a .b . ., .c b . ., .c -> a .c . .", "Conv", [X, (4, 3, *K), (4,)], [(2, 4, 3, 3)], group=2)
+case("a .b . ., .b c . ., .c -> a .c . .", "ConvTranspose", [X, (6, 5, *K), (10,)], [(2, 10, 7, 7)], group=2)
+case("a b . ., b c . . -> a c . .", "ConvTranspose", [X, (6, 4, *K)], [(2, 4, 7, 7)])
+case("a b . ., b 1 . ., b -> a b . .", "ConvTranspose", [X, (6, 1, *K), (6,)], [(2, 6, 7, 7)], group=6)
+case("a b c d, b, b, b, b -> a b c d", "BatchNormalization", [X, *[(6,)] * 4], [X])
+case("a b c d, b, b -> a b c d", "InstanceNormalization", [X, (6,), (6,)], [X])
+case(". . . ., ., ., ., . -> . . . ., ., .", "BatchNormalization", [X, *[(6,)] * 4], [X, (6,), (6,)])
+case("a b c, c, c -> a b c", "LayerNormalization", [(2, 3, 4), (4,), (4,)], [(2, 3, 4)])
+case("a b c, c -> a b c", "RMSNormalization", [(2, 3, 4), (4,)], [(2, 3, 4)])
+case(". . ., ., . -> . . ., . . 1", "LayerNormalization", [(2, 3, 4), (4,), (4,)], [(2, 3, 4), (2, 3, 1)])
+case("a bc d e, bc, bc -> a bc d e", "GroupNormalization", [X, (6,), (6,)], [X], num_groups=2)
+case("a b . . -> a b . .", "MaxPool", [X], [(2, 6, 3, 3)])
+case("a b . . -> a b 1 1", "GlobalAveragePool", [X], [(2, 6, 1, 1)])
+case(". . . . -> . . . ., . . . .", "MaxPool", [X], [(2, 6, 3, 3)] * 2)
+case("a b c -> a 1 c", "ReduceSum", [(2, 3, 4)], [(2, 1, 4)], axes=[1], keepdims=1)
+case("a b c -> a c", "ReduceMean", [(2, 3, 4)], [(2, 4)], axes=[-2], keepdims=0)
+case("a b -> 1 1", "ReduceMax", [(2, 3)], [(1, 1)])
+case(". . -> . .", "ReduceSum", [(2, 3)], [(2, 3)], noop_with_empty_axes=1)
+case("a b -> 1 b", "ReduceSum", [(2, 3), (1,)], [(1, 3)], constants={1: [0]})
+case("a b c -> a bc", "Reshape", [(2, 3, 4), (2,)], [(2, 12)], constants={1: [2, 12]})
+case("a bc -> a b c", "Reshape", [(2, 12), (3,)], [(2, 3, 4)], constants={1: [2, 3, 4]})
+case("a b c -> ab c", "Flatten", [(2, 3, 4)], [(6, 4)], axis=2)
+case(". . . -> . .", "Reshape", [(2, 3, 4)], [(4, 6)])
+case("a 1 b -> a b", "Squeeze", [(2, 1, 4)], [(2, 4)])
+case("a b -> b a", "Transpose", [(2, 3)], [(3, 2)])
+case("a b c -> c a b", "Transpose", [(2, 3, 4)], [(4, 2, 3)], perm=[2, 0, 1])
+case("a b, a c -> a b+c", "Concat", [(2, 3), (2, 4)], [(2, 7)], axis=-1)
+case("a b+c+d e -> a c e", "Slice", [(2, 9, 3)], [(2, 4, 3)], starts=[2], ends=[6], axes=[1])
+case("a b+c -> a b", "Slice", [(2, 9)], [(2, 4)], starts=[0], ends=[4], axes=[-1])
+case("a b+c -> a c", "Slice", [(2, 9)], [(2, 5)], starts=[4], ends=[99], axes=[-1], steps=[1])
+case("a b+c d -> a c d", "Slice", [(2, 9, 3)], [(2, 5, 3)], starts=[0, 4], ends=[2, 9])
+case("a . -> a .", "Slice", [(2, 9)], [(2, 3)], starts=[0], ends=[9], axes=[1], steps=[3])
+case("a b+c d -> a b d, a c d", "Split", [(2, 9, 3)], [(2, 4, 3), (2, 5, 3)], axis=1)
+case("a b+c -> a b, a c", "Split", [(2, 9)], [(2, 4), (2, 5)], axis=-1)
+case(
+    "a . b -> a . . b", "Gather", [(2, 9, 3), (2, 2)], [(2, 2, 2, 3)], axis=1, constants={1: [[1, 0], [2, 2]]}
+)
+case("a 1 -> a b", "Expand", [(2, 1), (2,)], [(2, 4)], constants={1: [2, 4]})
+case(
+    "a b . . -> a c+b+1 . .",
+    "Pad",
+    [X],
+    [(2, 9, 7, 7)],
+    pads=[0, 2, 1, 1, 0, 1, 1, 1],
+)
+case("a b c . -> a b c .", "Pad", [X], [(2, 6, 5, 7)], pads=[0, 0, 0, 1, 0, 0, 0, 1])
+case("a . b c -> a . b c", "Pad", [X], [(2, 7, 5, 5)], pads=[0, 1, 0, 0, 0, 0, 0, 0], value=1.0)
+case("a . b c -> a . b c", "Pad", [X], [(2, 7, 5, 5)], pads=[0, 1, 0, 0, 0, 0, 0, 0], mode="edge")
+case("a b . . -> a b . .", "Resize", [X], [(2, 6, 10, 10)], scales=[1.0, 1.0, 2.0, 2.0])
+case(". . . . -> . . . .", "Resize", [X], [(2, 12, 10, 10)], scales=[1.0, 2.0, 2.0, 2.0])
+case(
+    ". . . . -> . . . .", "Resize", [X], [(2, 6, 10, 10)], scales=[1.0, 1.0, 2.0, 2.0],
+    coordinate_transformation_mode="tf_crop_and_resize",
+)  # fmt: skip
+case(
+    "a b . ., -, - -> a b . .",
+    "Resize",
+    [X, None, None, (4,)],
+    [(2, 6, 10, 10)],
+    constants={3: [2, 6, 10, 10]},
+)
+case(
+    ". . . ., -, - -> . . . .", "Resize", [X, None, None, (4,)], [(2, 6, 10, 10)],
+    constants={3: [2, 6, 10, 10]}, coordinate_transformation_mode="tf_crop_and_resize",
+)  # fmt: skip
+QKV = [(2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 7)]
+case("a b c d, a b e d, a b e f -> a b c f", "Attention", QKV, [(2, 3, 4, 7)])
+case(". . . a, . . . a, . . . b -> . . . b", "Attention", QKV, [(2, 3, 4, 7)], is_causal=1)
+case(". . . a, . . . a, . . . b, . . -> . . . b", "Attention", [*QKV, (4, 6)], [(2, 3, 4, 7)])
+case("a b c, d c e -> a b d e", "Einsum", [(2, 3, 4), (5, 4, 6)], [(2, 3, 5, 6)], equation="abk, ckd -> abcd")
+case(". ., . . -> . .", "Einsum", [(2, 2), (2, 3)], [(2, 3)], equation="ii,ij->ij")
+case(". . -> .", "Einsum", [(2, 3)], [(3,)], equation="...j->j")
+case(". . -> .", "Shape", [(2, 3)], [(2,)])
+case(". . -> . .", "CumSum", [(2, 3)], [(2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("text", "op", "shapes", "results", "rest"), CASES, ids=[f"{op} {text}" for text, op, *_ in CASES]
+)
+def test_signatures(text: str, op: str, shapes: Shapes, results: Shapes, rest: dict[str, Any]) -> None:
+    assert signature(op, shapes, results, **rest) == text
+
+
+def test_every_rule_has_a_signature() -> None:
+    """Of entrywise operators, and of reductions and pools, one stands for all."""
+    functions = {RULES[op] for _, op, *_ in CASES if op in RULES}
+    assert not set(RULES.values()) - functions
+
+
+def moved(op: str, index: int, seed: int) -> None:
+    """Permute the operands of a case as the rules allow: the results must be permuted likewise."""
+    drawn = make_case(op, 0, index)
+    operator = Operator(drawn)
+    given = operator.draw(stream(op, 0, index, 1))
+    names = ["" if array is None else f"x{k}" for k, array in enumerate(given)]
+    results = operator.run(given)
+    outs = [f"y{k}" for k in range(len(results))]
+    arrays = {n: a for n, a in zip([*names, *outs], [*given, *results], strict=True) if a is not None}
+    fixed = [n for n, o in zip(names, drawn.operands, strict=True) if n and o.kind == "constant"]
+    walk = visited(Node("n", op, tuple(names), tuple(outs), drawn.attributes), arrays, fixed)
+    settle(walk)
+    axes = {name: tuple(map(walk.table.resolve, walk.found[name])) for name in arrays if name in walk.found}
+    factors = {factor for held in axes.values() for axis in held for s in axis for factor in s}
+    lengths = {factor: walk.table.size(factor) for factor in factors}
+    free = {f: n for f, n in lengths.items() if n > 1 and not walk.table.is_frozen(f)}
+    draw = np.random.default_rng(seed)
+    orders = {factor: draw.permutation(size) for factor, size in free.items()}
+    new = Symmetry(free, axes, lengths).apply(orders, arrays)
+    again = operator.run([None if not name else new[name] for name in names])
+    for out, result in zip(outs, again, strict=True):
+        np.testing.assert_allclose(result, new[out], rtol=1e-9, atol=1e-12, err_msg=f"{drawn}")
+
+
+@pytest.mark.parametrize("op", sorted(op for op in GENERATORS if op in RULES))
+def test_what_may_be_permuted_is_equivariant(op: str) -> None:
+    with np.errstate(all="ignore"):
+        for index in range(12):
+            moved(op, index, index)
+
+
+def test_the_judge_sees_a_wrong_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions of a causal attention, left free."""
+
+    def free(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
+        q, k, v = (ctx.axes(name) for name in node.inputs[:3])
+        for axis in (0, 1, 3):
+            ctx.unite(q[axis], k[axis])
+            if axis < 3:
+                ctx.unite(k[axis], v[axis])
+        ctx.unite(k[2], v[2])
+        return [(q[0], q[1], q[2], v[3])]
+
+    monkeypatch.setitem(RULES, "Attention", free)
+    with pytest.raises(AssertionError):
+        test_what_may_be_permuted_is_equivariant("Attention")
