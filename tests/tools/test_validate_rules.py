@@ -23,7 +23,7 @@ def numbers() -> Iterator[None]:
 
 @pytest.mark.parametrize("op", WITH_CASES)
 def test_rule_is_sound_and_complete(op: str) -> None:
-    found = findings(op, 3)
+    found = findings(op, 8)
     assert not found, texts(found)
 
 
