@@ -154,6 +154,31 @@ def test_factors_of_reshapes(shapes: list[tuple[int, ...]], free: set[int]) -> N
     assert sizes - {1} == free
 
 
+def test_equal_segments_are_an_axis_of_their_own() -> None:
+    table = Axes()
+    one, two = table.new(4), table.new(4)
+    front, back = table.split((*one, *two), (2, 4))
+    assert [table.is_frozen(factor) for factor in (front[0][0], back[0][0])] == [True, False]
+    assert table.resolve(one) == table.resolve(two) == table.resolve(back)
+    halves = table.split((*table.new(4), *table.new(4)), (2, 2, 2))
+    assert [table.is_frozen(axis[0][0]) for axis in halves] == [True, False, False]
+    for sizes in ((4, 2), (8,)):
+        parts = table.split((*table.new(3), *table.new(5)), sizes)
+        assert all(table.is_frozen(axis[0][0]) for axis in parts)
+
+
+def test_sums_are_merged_in_front_only() -> None:
+    table = Axes()
+    a, b, c = table.new(2), table.new(3), table.new(4)
+    sum_ = (*b, *c)
+    assert table.merge([sum_, a]) == ((b[0][0], a[0][0]), (c[0][0], a[0][0]))
+    assert not any(table.is_frozen(axis[0][0]) for axis in (a, b, c))
+    assert table.merge([table.new(1), sum_]) == sum_, "an axis of size 1 is none"
+    (merged,) = table.merge([a, sum_])
+    assert table.length(merged) == 14
+    assert all(table.is_frozen(axis[0][0]) for axis in (a, b, c, (merged,)))
+
+
 def test_symmetry_is_of_weights() -> None:
     """Constants that vary keep their order; those that do not, and weights, need not."""
     weight, varied = np.arange(4.0), np.arange(3.0)

@@ -141,7 +141,10 @@ class Records:
             found = self.by_line.get(line_key(mutant.function, texts[number - 1]))
             if found:
                 return found
-        return self.by_function.get(mutant.function, set())
+        if mutant.function in self.by_function:
+            return self.by_function[mutant.function]
+        text = texts[mutant.lineno - 1].strip()  # of a function that has another name since
+        return {t for line, tests in self.by_line.items() if line.partition("|")[2] == text for t in tests}
 
 
 def _hash(path: Path) -> str:
