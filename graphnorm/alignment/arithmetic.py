@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphnorm import ir
 from graphnorm.alignment import leaves
 from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.leaves import Leaf
@@ -39,14 +38,8 @@ def _dynamic(b: Builder, shape: Shape, *terms: Term) -> frozenset[int]:
     for term in terms:
         if isinstance(term, Leaf):
             continue
-        axes = term.dynamic if isinstance(term, Known) else value_of(b, term).dynamic
-        found |= {axis + len(shape) - len(term.shape) for axis in axes}
+        found |= {axis + len(shape) - len(term.shape) for axis in term.dynamic}
     return frozenset(found)
-
-
-def value_of(b: Builder, term: Data) -> ir.Value:
-    """Type of a term without its factor."""
-    return b.values[b.stored(term).base]
 
 
 def _aligned(b: Builder, data: Data, leaf: Leaf) -> tuple[Data, Leaf, Shape | None]:
@@ -55,7 +48,7 @@ def _aligned(b: Builder, data: Data, leaf: Leaf) -> tuple[Data, Leaf, Shape | No
     last = leaf.shape[-1:] or (1,)
     flat = leaf.value.size == last[0] and bool(base) and base[-1:] == data.shape[-1:]
     if flat and not data.view.moves and base != data.shape and last[0] in (1, base[-1]):
-        bare = Data(data.base, whole(base), data.dtype, data.factor)
+        bare = Data(data.base, whole(base), data.dtype, b.values[data.base].dynamic, data.factor)
         return bare, leaf.moved(lambda array: array.reshape(last)), data.shape
     return data, leaf, None
 
@@ -116,7 +109,7 @@ def _with_leaf(b: Builder, op: str, first: Data, second: Leaf) -> Data:
     if shape is None:
         return result
     full = tuple(int(n) for n in np.broadcast_shapes(shape, second.shape))
-    return Data(result.base, result.view.reshaped(full), result.dtype)
+    return Data(result.base, result.view.reshaped(full), result.dtype, _dynamic(b, full, first, second))
 
 
 def _binary(b: Builder, op: str, first: Term, second: Term) -> Data:
@@ -144,9 +137,7 @@ def power(b: Builder, term: Term, exponent: float) -> Term:
         return power(b, power(b, term, 0.5), -1.0)
     op = {0.5: "Sqrt", -1.0: "Reciprocal"}.get(exponent)
     if op is None:
-        return b.node(
-            "Pow", [term, b.number(exponent)], term.shape, term.dtype, None, value_of(b, term).dynamic
-        )
+        return b.node("Pow", [term, b.number(exponent)], term.shape, term.dtype, None, term.dynamic)
     if exponent == 0.5 and term.factor <= 0:
         return unary(b, op, term)
     bare = unary(b, op, term.times(1 / term.factor))
@@ -156,18 +147,18 @@ def power(b: Builder, term: Term, exponent: float) -> Term:
 def unary(b: Builder, op: str, term: Data, attributes: dict[str, object] | None = None) -> Data:
     """A function of single entries: it is applied before the term's view."""
     base = b.values[term.base]
-    bare = Data(term.base, whole(base.shape or ()), term.dtype, term.factor)
+    bare = Data(term.base, whole(base.shape or ()), term.dtype, base.dynamic, term.factor)
     result = b.node(op, [bare], base.shape, term.dtype, attributes, base.dynamic)
-    return Data(result.base, term.view, term.dtype)
+    return Data(result.base, term.view, term.dtype, term.dynamic)
 
 
 def reduce(b: Builder, op: str, term: Data, axes: Sequence[int]) -> Data:
     """ReduceMean, ReduceSum, ReduceMax...: over axes, which keep size 1."""
-    over = tuple(sorted(axis for axis in axes if term.shape[axis] > 1 or axis in value_of(b, term).dynamic))
+    over = tuple(sorted(axis for axis in axes if term.shape[axis] > 1 or axis in term.dynamic))
     if not over:
         return term
     shape = tuple(1 if axis in over else size for axis, size in enumerate(term.shape))
-    dynamic = value_of(b, term).dynamic - set(over)
+    dynamic = term.dynamic - set(over)
     linear = op in {"ReduceMean", "ReduceSum"} or term.factor > 0
     bare = term.times(1 / term.factor) if linear else term
     result = b.node(op, [bare], shape, term.dtype, {"axes": over, "keepdims": 1}, dynamic)
@@ -208,6 +199,6 @@ def _product(b: Builder, first: Term, second: Term, shape: Shape) -> Data:
         if isinstance(term, Data):
             gone = len(term.shape) + last
             lead = len(shape) - len(term.shape)
-            axes |= {axis + lead for axis in value_of(b, term).dynamic if axis != gone}
+            axes |= {axis + lead for axis in term.dynamic if axis != gone}
     result = b.node("MatMul", bare, shape, kinds[0], None, frozenset(axes))
     return result.times(factor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,7 @@ class Builder:
         self.defects: dict[str, None] = {}
         self.current = ir.Node("", "", (), ())
         self._made: dict[Any, tuple[str, ...]] = {}
+        self._between: set[str] = set()  # steps on the way to a view
 
     # Terms.
 
@@ -72,7 +73,7 @@ class Builder:
         self.inputs.append(value.name)
         self.values[value.name] = value
         self.origin[value.name] = value.name
-        return Data(value.name, whole(value.shape or ()), value.dtype)
+        return Data(value.name, whole(value.shape or ()), value.dtype, value.dynamic)
 
     def rounded(self, value: float) -> float:
         """A number of the program; in float32 where nothing is finer, as an ONNX file would hold it."""
@@ -100,7 +101,8 @@ class Builder:
         """The same entries in another shape."""
         target = tuple(int(size) for size in shape)
         if isinstance(term, Data):
-            return Data(term.base, term.view.reshaped(target), term.dtype, term.factor)
+            axes = _reshaped_axes(term.shape, target, term.dynamic)
+            return Data(term.base, term.view.reshaped(target), term.dtype, axes, term.factor)
         if isinstance(term, Leaf):
             return term.moved(lambda array: array.reshape(target))
         dynamic = _reshaped_axes(term.shape, target, term.dynamic)
@@ -120,7 +122,8 @@ class Builder:
             view = stored.view.transposed(order)
             assert view is not None  # of a tensor as it lies in memory
             term = stored
-        return Data(term.base, view, term.dtype, term.factor)
+        axes = frozenset(order.index(axis) for axis in term.dynamic)
+        return Data(term.base, view, term.dtype, axes, term.factor)
 
     def cut(self, term: Data, axis: int, start: int, stop: int) -> Data | None:
         """A slice, taken before the view: exporters and optimisers swap the two.  None if that can't be."""
@@ -135,16 +138,28 @@ class Builder:
         after = [size for size in split[2:] if size > 1]
         at = place + len(before)
         target = (*shape[:place], *before, found.size, *after, *shape[place + 1 :])
-        name = self._moved(term.base, "Reshape", {"shape": target}, target) if target != shape else term.base
+        name, axes = term.base, _reshaped_axes(shape, target, base.dynamic)
+        if target != shape:
+            name = self._moved(name, "Reshape", {"shape": target}, target, axes)
         cut = (*target[:at], found.stop - found.start, *target[at + 1 :])
         attributes = {"starts": (found.start,), "ends": (found.stop,), "axes": (at,), "steps": (1,)}
         result = ir.Value("", cut, term.dtype, self.values[name].dynamic)
         (out,) = self.raw("Slice", [name], [result], attributes)
-        return Data(out, found.view, term.dtype, term.factor)
+        return Data(out, found.view, term.dtype, term.dynamic, term.factor)
 
     def stored(self, term: Data) -> Data:
         """The same with its view carried out."""
-        return Data(self._viewed(term), whole(term.shape), term.dtype, term.factor)
+        return Data(self._viewed(term), whole(term.shape), term.dtype, term.dynamic, term.factor)
+
+    def of_known_sizes(self, term: Term, value: ir.Value) -> Term:
+        """A term whose axes of variable size are those of the network's value, at most."""
+        if not isinstance(term, Data) or term.shape != value.shape:
+            return term
+        found = replace(term, dynamic=term.dynamic & value.dynamic)
+        base = self.values[term.base]
+        if not term.view.moves and base.shape == term.shape:
+            self.values[term.base] = replace(base, dynamic=base.dynamic & found.dynamic)
+        return found
 
     # Operands.
 
@@ -158,7 +173,7 @@ class Builder:
             return self._add_constant(term)
         if abs(term.factor - 1.0) <= _ONE * self.eps:
             return self._viewed(term)
-        bare = Data(term.base, term.view, term.dtype)
+        bare = Data(term.base, term.view, term.dtype, term.dynamic)
         factor = leaves.number(term.factor, self.eps)
         return self.node("Mul", [bare, factor], term.shape, term.dtype).base
 
@@ -175,15 +190,26 @@ class Builder:
         names = tuple(self.operand(term) for term in operands)
         value = ir.Value("", shape, dtype, dynamic)
         (out,) = self.raw(op, names, [value], attributes or {})
-        return Data(out, whole(shape or ()), dtype)
+        return Data(out, whole(shape or ()), dtype, self.values[out].dynamic)
 
     def raw(
-        self, op: str, names: Sequence[str], results: Sequence[ir.Value | None], attributes: Mapping[str, Any]
+        self,
+        op: str,
+        names: Sequence[str],
+        results: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any],
+        claims: bool = True,
     ) -> tuple[str, ...]:
-        """Add a node; equal ones without weights of their own are made once, unless they may be random."""
-        key = (op, tuple(names), tuple(sorted((k, repr(v)) for k, v in attributes.items())), tuple(results))
+        """Add a node; equal ones without weights of their own are made once, unless they may be random.
+
+        `claims`: whether the results' axes of variable size are known to be no others.
+        """
+        types = tuple(None if value is None else (value.shape, value.dtype) for value in results)
+        key = (op, tuple(names), tuple(sorted((k, repr(v)) for k, v in attributes.items())), types)
         single = op not in _DRAWS and "::" not in op
         if single and key in self._made:
+            if claims:
+                self._narrow(self._made[key], results)
             return self._made[key]
         base = f"n{len(self.nodes)}"
         outputs = tuple("" if value is None else f"{base}.{i}" for i, value in enumerate(results))
@@ -194,28 +220,50 @@ class Builder:
         node = ir.Node(base, op, tuple(names), outputs, dict(attributes), label, self.current.source)
         self.nodes.append(node)
         self._made[key] = outputs
+        if not claims:
+            self._between.update(outputs)
         return outputs
 
+    def _narrow(self, names: Sequence[str], results: Sequence[ir.Value | None]) -> None:
+        """Take over which axes are of variable size from a node that computes the same."""
+        for name, value in zip(names, results, strict=True):
+            if value is not None:
+                made = self.values[name]
+                known = made.dynamic & value.dynamic if name not in self._between else value.dynamic
+                self.values[name] = replace(made, dynamic=known)
+                self._between.discard(name)
+
     def _viewed(self, term: Data) -> str:
+        """A view carried out: both ends know their axes of variable size, what is between claims nothing."""
         base, view = self.values[term.base], term.view
         name, shape = term.base, base.shape or ()
-        steps = [view.fine, view.shape] if view.moves else [view.shape]
-        for position, size in enumerate(steps):
-            if size != shape:
-                name, shape = self._moved(name, "Reshape", {"shape": size}, size), size
-            if view.moves and position == 0:
-                shape = tuple(view.fine[axis] for axis in view.perm)
-                name = self._moved(name, "Transpose", {"perm": view.perm}, shape)
-        return name
+        if view.moves:
+            sizes = tuple(view.fine[axis] for axis in view.perm)
+            behind = _longer(term.shape, sizes, term.dynamic)
+            back = frozenset(view.perm[axis] for axis in behind)
+            if view.fine != shape:
+                varies = _longer(shape, view.fine, base.dynamic) & back
+                name = self._moved(name, "Reshape", {"shape": view.fine}, view.fine, varies, claims=False)
+            ahead = frozenset(view.perm.index(axis) for axis in self.values[name].dynamic) & behind
+            same = view.shape == sizes
+            varies = term.dynamic if same else ahead
+            name = self._moved(name, "Transpose", {"perm": view.perm}, sizes, varies, claims=same)
+            shape = sizes
+        if view.shape == shape:
+            return name
+        return self._moved(name, "Reshape", {"shape": view.shape}, view.shape, term.dynamic)
 
-    def _moved(self, name: str, op: str, attributes: Mapping[str, Any], shape: Shape) -> str:
-        value = self.values[name]
-        if op == "Reshape":
-            dynamic = _reshaped_axes(value.shape or (), shape, value.dynamic)
-        else:
-            order = attributes["perm"]
-            dynamic = frozenset(order.index(axis) for axis in value.dynamic)
-        return self.raw(op, [name], [ir.Value("", shape, value.dtype, dynamic)], attributes)[0]
+    def _moved(
+        self,
+        name: str,
+        op: str,
+        attributes: Mapping[str, Any],
+        shape: Shape,
+        dynamic: frozenset[int],
+        claims: bool = True,
+    ) -> str:
+        value = ir.Value("", shape, self.values[name].dtype, dynamic)
+        return self.raw(op, [name], [value], attributes, claims)[0]
 
     def _add_leaf(self, leaf: Leaf) -> str:
         base = "+".join(leaf.sources) or "number"
@@ -263,6 +311,11 @@ def pruned(builder: Builder, outputs: Sequence[str]) -> Normal:
         constants={name: array for name, array in builder.constants.items() if name in needed},
     )
     return Normal(graph, held, builder.origin, builder.double, tuple(builder.defects))
+
+
+def _longer(old: Shape, new: Shape, dynamic: frozenset[int]) -> frozenset[int]:
+    """The same without axes of size 1, which are no part of others'."""
+    return _reshaped_axes(old, new, frozenset(axis for axis in dynamic if old[axis] > 1))
 
 
 def _reshaped_axes(old: Shape, new: Shape, dynamic: frozenset[int]) -> frozenset[int]:

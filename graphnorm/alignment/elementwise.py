@@ -17,7 +17,6 @@ from graphnorm.alignment.arithmetic import (
     reduce,
     scale,
     unary,
-    value_of,
 )
 from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.leaves import Leaf, summed
@@ -218,7 +217,7 @@ def softmax(b: Builder, node: ir.Node, operands: Operands, results: Results) -> 
         return [b.node(node.op, [x], x.shape, x.dtype, {"axis": axis}, value.dynamic)]
     flat = b.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
     assert isinstance(flat, Data)
-    found = b.node(node.op, [flat], flat.shape, x.dtype, {"axis": 1}, value_of(b, flat).dynamic)
+    found = b.node(node.op, [flat], flat.shape, x.dtype, {"axis": 1}, flat.dynamic)
     return [b.reshape(found, x.shape)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphnorm import ir
 from graphnorm.alignment import leaves
-from graphnorm.alignment.arithmetic import add, matmul, multiply, power, reduce, scale, value_of
+from graphnorm.alignment.arithmetic import add, matmul, multiply, power, reduce, scale
 from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.lowering import lowers
 from graphnorm.alignment.terms import Data, Known, Term
@@ -56,7 +56,7 @@ def _unpadded(b: Builder, x: Data, pads: Sequence[int]) -> tuple[Data, tuple[int
         return x, tuple(pads)
     inner = (*given[2:rank], *given[rank + 2 :])
     value = b.values[maker.inputs[0]]
-    source = Data(value.name, whole(value.shape or ()), x.dtype, x.factor)
+    source = Data(value.name, whole(value.shape or ()), x.dtype, value.dynamic, x.factor)
     return source, tuple(p + q for p, q in zip(pads, inner, strict=True))
 
 
@@ -151,7 +151,7 @@ def pool(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
     padded = any(attributes["pads"])
     if node.op == "AveragePool" and padded and int(node.attributes.get("count_include_pad", 0)):
         attributes["count_include_pad"] = 1
-    varies = any(axis > 1 for axis in value_of(b, x).dynamic)
+    varies = any(axis > 1 for axis in x.dynamic)
     whole_window = kernel == x.shape[2:] and math.prod(shape[2:]) == 1 and not varies
     if whole_window and not padded and len(x.shape) > 2:
         op = "ReduceMax" if node.op == "MaxPool" else "ReduceMean"
@@ -254,7 +254,7 @@ def attention(b: Builder, node: ir.Node, operands: Operands, results: Results) -
     length = scores.shape[-1]
     flat = b.reshape(scores, (math.prod(scores.shape[:-1]), length))
     assert isinstance(flat, Data)
-    shares = b.node("Softmax", [flat], flat.shape, q.dtype, {"axis": 1}, value_of(b, flat).dynamic)
+    shares = b.node("Softmax", [flat], flat.shape, q.dtype, {"axis": 1}, flat.dynamic)
     return [matmul(b, b.reshape(shares, scores.shape), values)]
 
 

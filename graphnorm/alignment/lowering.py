@@ -70,7 +70,7 @@ def lower(network: ir.Graph, numbers: bool = False) -> Normal:
         results = [network.values[name] if name else None for name in node.outputs]
         for name, term in zip(node.outputs, _results(builder, node, operands, results), strict=True):
             if name and term is not None:
-                terms[name] = term
+                terms[name] = term = builder.of_known_sizes(term, network.values[name])
                 if isinstance(term, Data) and not term.view.moves and term.factor == 1.0:
                     builder.origin.setdefault(term.base, name)
     return builder.finished([builder.operand(terms[name]) for name in network.outputs])
@@ -109,7 +109,7 @@ def kept(
     types = [None if v is None else ir.Value("", v.shape, v.dtype, v.dynamic) for v in results]
     outputs = b.raw(node.op, names, types, plain_attributes(b, node))
     return [
-        None if v is None else Data(name, whole(v.shape or ()), v.dtype)
+        None if v is None else Data(name, whole(v.shape or ()), v.dtype, v.dynamic)
         for name, v in zip(outputs, results, strict=True)
     ]
 

@@ -9,7 +9,6 @@ import ml_dtypes
 import numpy as np
 
 from graphnorm import ir
-from graphnorm.alignment.arithmetic import value_of
 from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.leaves import Leaf
 from graphnorm.alignment.lowering import lowers
@@ -131,7 +130,7 @@ def cut(b: Builder, term: Term, region: Sequence[slice]) -> Term:
         "steps": tuple(region[axis].step for axis in axes),
     }
     bare = term.times(1 / term.factor)
-    result = b.node("Slice", [bare], shape, term.dtype, attributes, value_of(b, term).dynamic)
+    result = b.node("Slice", [bare], shape, term.dtype, attributes, term.dynamic)
     return result.times(term.factor)
 
 

@@ -13,11 +13,15 @@ from graphnorm.util.typing import Shape
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A tensor that depends on the network's inputs: `factor` times the view of value `base`."""
+    """A tensor that depends on the network's inputs: `factor` times the view of value `base`.
+
+    `dynamic` are its axes of variable size: fewer than a reshape alone would tell, where the network says so.
+    """
 
     base: str
     view: View
     dtype: str
+    dynamic: frozenset[int]
     factor: float = 1.0
 
     @property

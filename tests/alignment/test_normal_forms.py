@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from graphnorm.alignment.normal import normalise
 from graphnorm.api.sources import Source, open_model
+from graphnorm.rescaling.graph import build
 from tests.api.test_canonicalize import exported, network, small_cnn
 from tests.api.test_check_differences import tied
 from tests.support.equivalents import equivalent_weights
@@ -67,3 +69,32 @@ def test_the_check_sees_a_wrong_lowering(monkeypatch: pytest.MonkeyPatch) -> Non
     model, arguments = network("batch_norm_eval", torch.float64)
     with pytest.raises(AssertionError):
         same_function(open_model(model.eval(), arguments))
+
+
+MERGED = {
+    "rows of the batch and of two channels": "z = Reshape(q, s) y = MatMul(z, b)",
+    "channels exchanged": (
+        "z = Reshape(q, t) w = Transpose<perm=[0,2,1]>(z) v = Reshape(w, u) y = MatMul(v, c)"
+    ),
+    "batch moved": "z = Reshape(q, t) w = Transpose<perm=[1,0,2]>(z) v = Reshape(w, s) y = MatMul(v, b)",
+    "batch moved, and a function": (
+        "z = Reshape(q, t) w = Transpose<perm=[1,0,2]>(z) e = Relu(w) v = Reshape(e, s) y = MatMul(v, b)"
+    ),
+}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("name", MERGED)
+def test_an_axis_that_takes_the_open_batch_has_one_scale(name: str, batch: int) -> None:
+    """At any traced size, also at 1, where the axis is no longer than what it takes besides."""
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> net (float[N, 3] x) => (y) <int64[2] s = {-1, 2}, '
+        "int64[3] t = {-1, 2, 2}, int64[2] u = {-1, 4}> { p = MatMul(x, a) q = Relu(p) " + MERGED[name] + "}"
+    )
+    generator = np.random.default_rng(0)
+    for key, shape in (("a", (3, 4)), ("b", (2, 3)), ("c", (4, 3))):
+        array = generator.normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, key))
+    network = open_model(proto, input_shapes={"x": (batch, 3)}).network
+    free = 4 if name == "channels exchanged" else 2
+    assert build(network).dimension == build(normalise(network).graph).dimension == free
