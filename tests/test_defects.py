@@ -28,6 +28,7 @@ from graphnorm.scales.demands import Role
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry, movement
 from graphnorm.util.defects import DEFECTS, defect
+from tests.support.planting import plant
 
 RAISED = [
     IndexError("list index out of range"),
@@ -132,7 +133,7 @@ def test_backward_rule_with_a_defect(op: str, monkeypatch: pytest.MonkeyPatch) -
     """The expression is walked forwards instead: nothing is lost."""
     model, x = Tied().double(), torch.randn(4, 3).double()
     assert traced(model, x).dimension == 5
-    monkeypatch.setitem(backward.HANDLERS, op, raising(KeyError("axis")))
+    plant(monkeypatch, backward.HANDLERS, op, raising(KeyError("axis")))
     graph = traced(model, x)
     assert graph.dimension == 5
     assert f"graphnorm's backward rule of {op} (KeyError" in "".join(graph.remarks)
@@ -140,8 +141,8 @@ def test_backward_rule_with_a_defect(op: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_both_rules_of_an_expression_with_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(backward.HANDLERS, "Split", raising(KeyError("axis")))
-    monkeypatch.setitem(movement.MOVES, "Split", raising(IndexError("out of range")))
+    plant(monkeypatch, backward.HANDLERS, "Split", raising(KeyError("axis")))
+    plant(monkeypatch, movement.MOVES, "Split", raising(IndexError("out of range")))
     assert_kept(Tied().double(), torch.randn(4, 3).double(), 0, "rule of Split", "IndexError")
 
 
@@ -162,7 +163,7 @@ def test_demands_that_cannot_be_compared(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_permutation_rule_with_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = network()
     assert sorted(symmetry(read_torch(model, x)).sizes.values()) == [5, 6]
-    monkeypatch.setitem(permutation_rules.RULES, "LeakyRelu", raising(IndexError("out of range")))
+    plant(monkeypatch, permutation_rules.RULES, "LeakyRelu", raising(IndexError("out of range")))
     found = symmetry(read_torch(model, x))
     assert sorted(found.sizes.values()) == [5]
     assert "rule for permutations of LeakyRelu (IndexError: out of range" in found.defects[0]
@@ -224,10 +225,10 @@ def test_defects_met_while_proving_are_reported(monkeypatch: pytest.MonkeyPatch)
     model, x = network()
     other = graphnorm.canonicalize(model, x).model
     assert graphnorm.check(model, other, x).remarks == ()
-    monkeypatch.setitem(permutation_rules.RULES, "LeakyRelu", raising(IndexError("out of range")))
-    monkeypatch.setitem(movement.MOVES, "Transpose", raising(ZeroDivisionError("rule")))
-    monkeypatch.setitem(backward.HANDLERS, "Transpose", raising(KeyError("axis")))
-    monkeypatch.setitem(NORMAL_FORMS, "LeakyRelu", raising(TypeError("form")))
+    plant(monkeypatch, permutation_rules.RULES, "LeakyRelu", raising(IndexError("out of range")))
+    plant(monkeypatch, movement.MOVES, "Transpose", raising(ZeroDivisionError("rule")))
+    plant(monkeypatch, backward.HANDLERS, "Transpose", raising(KeyError("axis")))
+    plant(monkeypatch, NORMAL_FORMS, "LeakyRelu", raising(TypeError("form")))
     report = graphnorm.check(model, other, x)
     assert report.verdict == "proved"  # by the normal form, which has no Transpose
     said = "\n".join(report.remarks)

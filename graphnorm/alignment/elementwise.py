@@ -20,9 +20,10 @@ from graphnorm.alignment.arithmetic import (
 )
 from graphnorm.alignment.builder import Builder
 from graphnorm.alignment.leaves import Leaf, summed
-from graphnorm.alignment.lowering import lowers, plain_attributes
+from graphnorm.alignment.lowering import LOWERINGS, lowers, plain_attributes
 from graphnorm.alignment.terms import Data, Known, Term
 from graphnorm.ir import BEFORE
+from graphnorm.ops.traits import Trait
 
 Operands = Sequence[Term | None]
 Results = Sequence[ir.Value]
@@ -187,12 +188,11 @@ def _hard_sigmoid(b: Builder, x: Data, alpha: float, beta: float) -> Data:
     return unary(b, "Clip", shifted, {"min": 0.0, "max": b.rounded(1 / alpha)}).times(alpha)
 
 
-@lowers("LeakyRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Abs", "Sigmoid", "Tanh", "Erf", "Exp", "Log",
-        "Softplus", "Softsign", "Sin", "Cos", "Mish", "Floor", "Ceil", "Round")  # fmt: skip
+@lowers("LeakyRelu", "Abs")
 def function(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     """A function of single entries, taken before its operand is moved."""
     x = operands[0]
-    if not isinstance(x, Data):
+    if not isinstance(x, Data) or len(results) != 1:
         return None
     attributes = plain_attributes(b, node)
     if node.op in {"LeakyRelu", "Elu", "Celu", "ThresholdedRelu"}:
@@ -200,6 +200,9 @@ def function(b: Builder, node: ir.Node, operands: Operands, results: Results) ->
     if node.op in {"LeakyRelu", "Abs"} and x.factor > 0:
         return [unary(b, node.op, x.times(1 / x.factor), attributes).times(x.factor)]
     return [unary(b, node.op, x, attributes)]
+
+
+LOWERINGS.for_trait(Trait.POINTWISE | Trait.UNARY | Trait.SATURATES, function)
 
 
 @lowers("Softmax", "LogSoftmax")

@@ -17,11 +17,15 @@ from graphnorm.alignment import leaves
 from graphnorm.alignment.builder import Builder, Normal
 from graphnorm.alignment.terms import Data, Known, Term
 from graphnorm.alignment.views import whole
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.traits import NONE
 from graphnorm.util.defects import DEFECTS, defect
 
 Lower = Callable[[Builder, ir.Node, Sequence[Term | None], Sequence[ir.Value]], Sequence[Term] | None]
-LOWERINGS: dict[str, Lower] = {}
+LOWERINGS: Rules[Lower] = Rules("normal forms")
 """Operator -> its results from its operands; None where it does not cover the case."""
+lowers = LOWERINGS.rule
+LOWERINGS.explain({NONE: "kept as it is, with attributes in one spelling"})
 
 # Attributes that do not change the function, or only repeat an operator's default.
 _IRRELEVANT = frozenset({"stash_type"})
@@ -43,16 +47,6 @@ _DEFAULTS: dict[str, Any] = {
     "layout": 0,
     "input_forget": 0,
 }
-
-
-def lowers(*operators: str) -> Callable[[Lower], Lower]:
-    """Register a lowering."""
-
-    def register(function: Lower) -> Lower:
-        LOWERINGS.update(dict.fromkeys(operators, function))
-        return function
-
-    return register
 
 
 def lower(network: ir.Graph, numbers: bool = False) -> Normal:

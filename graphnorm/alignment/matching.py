@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 
-COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "Equal", "And", "Or", "Xor"})
+COMMUTATIVE = having(Trait.COMMUTATIVE)
 # Operator -> operands that only say which entries, axes or sizes: there the integer type is only storage.
 # Everywhere else it is arithmetic, including overflow.
 _PLACES: dict[str, frozenset[int]] = {

@@ -20,14 +20,14 @@ import numpy as np
 from graphnorm import ir
 from graphnorm.errors import NoPathNormError
 from graphnorm.fingerprint.windows import convolution, window_sum
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.traits import NONE, Trait
 from graphnorm.permutation.matching import rebalanced
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
 from graphnorm.util.defects import DEFECTS, defect
 
 Floats = ir.Array
-_SAME = frozenset({"Relu", "LeakyRelu", "Abs", "Identity", "PRelu", "Neg", "Cast"})
-_SUMS = frozenset({"Add", "Sub", "Max", "Min", "Sum", "Where"})
 _SPREAD = 0.7  # of log-scales
 _EXACT = 1e-6  # relative; sums of positive numbers in float64
 
@@ -117,18 +117,23 @@ class _Walk:
         value = self.network.values[node.outputs[0]]
         if not value.is_float or value.shape is None or len(node.outputs) > 1:
             return None
-        rule = _RULES.get(node.op)
+        rule = RULES.get(node.op)
         if rule is not None:
             return rule(self, node, value.shape)
-        operands = [self.values[name] for name in node.inputs if name in self.values]
-        if node.op in _SAME:
-            return operands[0]
-        if node.op in _SUMS:
-            floats = [self.values[n] for n in node.inputs if n and self.network.values[n].is_float]
-            return np.asarray(np.broadcast_to(sum(floats), value.shape))
-        if node.op == "Mul":
-            return np.asarray(operands[0] * operands[1])
         return None
+
+
+def _same(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    return walk.values[node.inputs[0]]
+
+
+def _sum(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    floats = [walk.values[n] for n in node.inputs if n and walk.network.values[n].is_float]
+    return np.asarray(np.broadcast_to(sum(floats), shape))
+
+
+def _product(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
+    return np.asarray(walk.values[node.inputs[0]] * walk.values[node.inputs[1]])
 
 
 def _clip(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats | None:
@@ -216,24 +221,26 @@ def _gather(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
 
 
 _Rule = Callable[[_Walk, ir.Node, tuple[int, ...]], "Floats | None"]
-_RULES: dict[str, _Rule] = {
-    "Clip": _clip,
-    "MatMul": _matmul,
-    "Conv": _conv,
-    "ConvTranspose": _conv,
-    "MaxPool": _pool,
-    "AveragePool": _pool,
-    "ReduceMean": _reduce,
-    "ReduceSum": _reduce,
-    "ReduceMax": _reduce,
-    "ReduceMin": _reduce,
-    "Reshape": _reshape,
-    "Transpose": _transpose,
-    "Slice": _slice,
-    "Concat": _concat,
-    "Pad": _pad,
-    "Expand": _expand,
-    "Resize": _resize,
-    "Upsample": _resize,
-    "Gather": _gather,
-}
+RULES: Rules[_Rule] = Rules("path-norms")
+"""Operators of normal forms: the sum over paths that end in the result."""
+RULES.for_trait(Trait.POINTWISE | Trait.UNARY | Trait.HOMOGENEOUS, _same)
+RULES.add(_same, "PRelu", "Cast")
+RULES.add(_sum, "Add", "Sub", "Max", "Min", "Sum", "Where")
+RULES.add(_product, "Mul")
+RULES.add(_clip, "Clip")
+RULES.add(_matmul, "MatMul")
+RULES.add(_conv, "Conv", "ConvTranspose")
+RULES.add(_pool, "MaxPool", "AveragePool")
+RULES.add(_reduce, "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
+RULES.add(_reshape, "Reshape")
+RULES.add(_transpose, "Transpose")
+RULES.add(_slice, "Slice")
+RULES.add(_concat, "Concat")
+RULES.add(_pad, "Pad")
+RULES.add(_expand, "Expand")
+RULES.add(_resize, "Resize", "Upsample")
+RULES.add(_gather, "Gather")
+RULES.explain({
+    NONE: "no operator of normal forms with paths: they end there if its operands' scales are fixed, and the "
+    "network has no path-norm otherwise",
+})  # fmt: skip

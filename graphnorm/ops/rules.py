@@ -7,7 +7,7 @@ does not know, and an operator with rules for two sets of traits of which neithe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -84,6 +84,18 @@ class Rules(Generic[T]):
             RuleError: as `for_trait`.
         """
         self._spread(Cell(None, reason, traits))
+
+    def explain(self, reasons: Mapping[Trait | str, str]) -> None:
+        """Say why operators have no rule, by traits or names.
+
+        Raises:
+            RuleError: as `none` and `none_for_trait`.
+        """
+        for of, reason in reasons.items():
+            if isinstance(of, Trait):
+                self.none_for_trait(of, reason)
+            else:
+                self.none(reason, of)
 
     def include(self, other: Rules[T]) -> None:
         """Take over another registry's entries.

@@ -10,50 +10,37 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphnorm.ir import Node
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.traits import Trait
 from graphnorm.permutation.axes import Axis
 from graphnorm.permutation.context import Context
 from graphnorm.scales.labels import reshape_blocks
 
 Rule = Callable[[Context, Node], Sequence[tuple[Axis, ...]] | None]
-RULES: dict[str, Rule] = {}
+RULES: Rules[Rule] = Rules("permutations")
 """Operator -> axes of its results; None freezes all that the node touches."""
-
-_UNARY = """
-Relu LeakyRelu Abs Neg Identity Dropout Sqrt Reciprocal Sigmoid Tanh Gelu Swish Mish Elu Selu Celu
-Softplus Softsign HardSigmoid HardSwish Erf Exp Log Sin Cos Floor Ceil Round Cast Sign IsNaN Not Softmax
-LogSoftmax LpNormalization Clip Shrink ThresholdedRelu
-""".split()  # noqa: SIM905
-_BROADCAST = """
-Add Sub Mul Div Sum Mean Max Min Pow Where PRelu Mod Equal Less LessOrEqual Greater GreaterOrEqual
-And Or Xor SwiGLU
-""".split()  # noqa: SIM905
-
+rule = RULES.rule
 
 _STILL = frozenset({"half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric"})
 """Coordinates of a Resize in which an axis that keeps its size keeps its entries."""
 
 
-def rule(*operators: str) -> Callable[[Rule], Rule]:
-    """Register a rule."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(operators, function))
-        return function
-
-    return register
+def pointwise(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
+    """Entry by entry: operands that broadcast are permuted alike."""
+    operands = [ctx.axes(name) for name in node.inputs if name]
+    return [ctx.broadcast(operands, ctx.shape(name)) if name else () for name in node.outputs]
 
 
-@rule(*_UNARY)
-def unary(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
-    """Entry by entry, or alike along an axis whatever its order (softmax)."""
-    if any(name and np.prod(ctx.shape(name)) > 1 for name in node.inputs[1:]):
-        return None
-    return [ctx.axes(node.inputs[0])] * len(node.outputs)
+RULES.for_trait(Trait.POINTWISE, pointwise)
+RULES.add(pointwise, "Dropout")  # which entries are dropped is drawn anew for each input
 
 
-@rule(*_BROADCAST)
-def broadcast(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
-    return [ctx.broadcast([ctx.axes(name) for name in node.inputs if name], ctx.shape(node.outputs[0]))]
+@rule("Cast", "CastLike", "Softmax", "LogSoftmax", "LpNormalization")
+def first(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
+    """Operand 0 entry by entry (of the other only the type counts), or alike along an axis in any order."""
+    for name in node.inputs[1:]:
+        ctx.axes(name)
+    return [ctx.axes(node.inputs[0])]
 
 
 @rule("MatMul")
@@ -140,8 +127,6 @@ def group_norm(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     return [x]
 
 
-@rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool",
-      "aten::adaptive_avg_pool", "aten::adaptive_max_pool")  # fmt: skip
 def pool(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     if len([name for name in node.outputs if name]) > 1:
         return None
@@ -150,8 +135,9 @@ def pool(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     return [(*x[:2], *ctx.fixed(ctx.shape(node.outputs[0])[2:]))]
 
 
-@rule("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare",
-      "ReduceProd", "ReduceLogSumExp")  # fmt: skip
+RULES.for_trait(Trait.REDUCES | Trait.CHANNELS_FIRST, pool)
+
+
 def reduction(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     """A sum is the same in any order."""
     x = ctx.axes(node.inputs[0])
@@ -165,6 +151,9 @@ def reduction(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     over = {int(a) % len(x) for a in given.ravel()} if given is not None else set(range(len(x)))
     keep = bool(node.attributes.get("keepdims", 1))
     return [tuple(ctx.table.new(1) if i in over else a for i, a in enumerate(x) if keep or i not in over)]
+
+
+RULES.for_trait(Trait.REDUCES, reduction)
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -328,6 +317,36 @@ def einsum(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     return [tuple(letters[letter] for letter in right)]
 
 
-@rule("Shape", "Size")
 def only_shape(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
     return [ctx.fixed(ctx.shape(node.outputs[0]))]
+
+
+RULES.for_trait(Trait.READS_SHAPE, only_shape)
+RULES.explain({
+    Trait.MOVES: "entries leave their axes, or change places along them",
+    Trait.WRITES: "written into at places along its axes",
+    Trait.ALONG_AXIS: "the order along the axis counts",
+    Trait.NORMALISES: "normalised over neighbours, or over axes that are not looked at",
+    Trait.RESAMPLES: "sampled at places along its axes",
+    Trait.CONTRACTS: "mixes neighbours, or samples at computed places, as well as channels",
+    Trait.RECURRENT: "gates are packed along the axes of its weights",
+    Trait.CONTRACTS | Trait.RESAMPLES: "samples at computed places as well",
+    Trait.CONTRACTS | Trait.RECURRENT: "its state is an operand and a result",
+    Trait.ATTENDS: "pairs or heads are packed along its axes",
+    Trait.ATTENDS | Trait.RECURRENT: "heads are packed along its axes",
+    Trait.QUANTISED: "steps and zero points may belong to single channels",
+    Trait.GENERATES: "values are made by position",
+    Trait.RANDOM: "numbers are drawn by position",
+    Trait.GENERATES | Trait.RANDOM: "numbers are drawn by position",
+    Trait.REGIONS: "its bodies are not looked into",
+    Trait.GLUE: "a body's states would have to keep their order from one iteration to the next",
+    Trait.SEQUENCE: "elements are not followed",
+    Trait.TEXT: "text",
+    Trait.COMPLEX: "complex numbers",
+    Trait.ALGEBRA: "rows and columns of a matrix are not alike",
+    Trait.LOSS: "classes are numbered by position",
+    Trait.DISCRETE: "results are positions or counts",
+    "aten::fractional_max_pool": "windows at random places",
+    "aten::segment_reduce": "pieces of an axis are reduced",
+    "aten::as_strided": "memory layout",
+})  # fmt: skip

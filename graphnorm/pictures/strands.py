@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 from graphnorm.pictures.flow import Strand
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
-from graphnorm.scales.rules.movement import MOVES
 from graphnorm.util.typing import Integers
 
-CHANNELS_FIRST = frozenset(
-    {"Conv", "ConvTranspose", "BatchNormalization", "GroupNormalization", "InstanceNormalization", "MaxPool"}
-    | {"AveragePool", "GlobalAveragePool", "Resize", "DepthToSpace"}
-)
+CHANNELS_FIRST = having(Trait.CHANNELS_FIRST)
+_MOVES = having(Trait.MOVES, without=Trait.ALONG_AXIS)
 
 
 class StrandReader:
@@ -64,6 +63,6 @@ def _channels_first(network: ir.Graph) -> set[str]:
     for node in network.nodes:
         if node.op in CHANNELS_FIRST:
             found.update((node.inputs[0], node.outputs[0]))
-        elif node.op not in MOVES and found.intersection(node.inputs):
+        elif node.op not in _MOVES and found.intersection(node.inputs):
             found.update(node.outputs)
     return found

@@ -7,43 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphnorm.ir import Node
+from graphnorm.ops.table import title
 from graphnorm.pictures.flow import Part
 from graphnorm.rescaling.graph import RescalingGraph
-
-_NAMES = {
-    "BatchNormalization": "BatchNorm",
-    "LayerNormalization": "LayerNorm",
-    "RMSNormalization": "RMSNorm",
-    "GroupNormalization": "GroupNorm",
-    "InstanceNormalization": "InstanceNorm",
-    "GlobalAveragePool": "AvgPool",
-    "GlobalMaxPool": "MaxPool",
-    "AveragePool": "AvgPool",
-    "adaptive_avg_pool": "AvgPool",
-    "adaptive_max_pool": "MaxPool",
-    "MatMul": "Linear",
-    "Gemm": "Linear",
-    "Gather": "Embedding",
-    "Mul": "Scale",
-    "Div": "Scale",
-}
-_ONLY_WITH_WEIGHTS = frozenset({"MatMul", "Gemm", "Gather", "Mul", "Div"})
 
 
 def operator_text(graph: RescalingGraph, node: Node, weights: Sequence[str]) -> str:
     """A name for an operator; `weights` are those that it multiplies by."""
-    op = node.op.rpartition("::")[2]
-    if op in _ONLY_WITH_WEIGHTS and not weights:
-        return op
-    if op in {"Conv", "ConvTranspose"} and weights:
-        return _convolution(graph, node, op, weights[0])
-    return _NAMES.get(op, op)
+    if node.op in {"Conv", "ConvTranspose"} and weights:
+        return _convolution(graph, node, node.op, weights[0])
+    return title(node.op, weighted=bool(weights))
 
 
 def plain_name(op: str) -> str:
     """An operator's name without domain, as people write it."""
-    op = op.rpartition("::")[2]
-    return op if op in _ONLY_WITH_WEIGHTS else _NAMES.get(op, op)
+    return title(op)
 
 
 def _convolution(graph: RescalingGraph, node: Node, op: str, weight: str) -> str:

@@ -16,6 +16,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from graphnorm import ir
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.rescaling.powers import WeightPowers, power_sum
 from graphnorm.scales.constraints import Term
@@ -28,8 +30,8 @@ from graphnorm.solver.problem import Block, Problem, merged
 from graphnorm.solver.streamed import Streamed
 from graphnorm.util.typing import Integers
 
-CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Gather"})
-_LAYERS = CONTRACTIONS | {"DeformConv", "RNN", "LSTM", "GRU", "aten::lstm_projected"}
+CONTRACTIONS = having(Trait.CONTRACTS | Trait.MULTILINEAR) | {"Gather"}  # of a table: a product with a choice
+_LAYERS = CONTRACTIONS | having(Trait.CONTRACTS) | having(Trait.RECURRENT)
 
 
 def build_problem(graph: RescalingGraph, p: float = 2.0, c: float = 1.0, biases: bool = False) -> Problem:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphnorm.ir import Array, Node
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.traits import NONE
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Demand, Role, Step
@@ -95,18 +97,10 @@ def fix(ctx: Context, name: str, reason: str) -> None:
 
 
 Handler = Callable[[Context, Node, str, tuple[Term, ...], Role, tuple[Step, ...]], bool]
-HANDLERS: dict[str, Handler] = {}
+HANDLERS: Rules[Handler] = Rules("weight expressions")
 """Operator -> how a demand on its result becomes demands on its operands; False if it cannot."""
-
-
-def handler(*operators: str) -> Callable[[Handler], Handler]:
-    """Register a backward rule for weight expressions."""
-
-    def register(function: Handler) -> Handler:
-        HANDLERS.update(dict.fromkeys(operators, function))
-        return function
-
-    return register
+handler = HANDLERS.rule
+HANDLERS.explain({NONE: "walked forwards, entry by entry, by the rule for scales"})
 
 
 def fit(ctx: Context, terms: Sequence[Term], shape: Sequence[int]) -> tuple[Term, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm.ir import Array, Graph, Node, Value
+from graphnorm.ops.rules import Rules
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.demands import Demand, Role
 from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, Labels, align, pinned, size
@@ -23,9 +24,7 @@ from graphnorm.util.defects import DEFECTS, defect
 class Context(ABC):
     """What is known when a rule runs, and the vocabulary in which rules are written."""
 
-    def __init__(
-        self, graph: Graph, moves: Mapping[str, Move], lasting: Collection[str] | None = None
-    ) -> None:
+    def __init__(self, graph: Graph, moves: Rules[Move], lasting: Collection[str] | None = None) -> None:
         self.graph = graph
         self.moves = moves
         self.lasting = graph.weights if lasting is None else lasting

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from graphnorm import ir
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
 from graphnorm.util.typing import Floats
 
-_PASS_FACTORS = frozenset({"Relu", "LeakyRelu", "Abs", "Neg", "Identity", "Dropout", "Cast"})
+_PASS_FACTORS = having(Trait.POINTWISE | Trait.UNARY | Trait.HOMOGENEOUS) | having(Trait.COPIES)
 _TOLERANCE = 3e2  # in epsilons of a channel's root mean square: a wrong layer is off by far more
 
 

@@ -25,7 +25,7 @@ from graphnorm.cli.commands import app
 from graphnorm.emission.torch_module import rescale_torch
 from graphnorm.fingerprint.compare import compare, differences
 from graphnorm.fingerprint.compute import Fingerprint, fingerprint_of, form_of
-from graphnorm.fingerprint.paths import _RULES
+from graphnorm.fingerprint.paths import RULES
 from graphnorm.proof.pairing import pair_normal
 from graphnorm.proof.prove import prove
 from graphnorm.rescaling.graph import build
@@ -33,6 +33,7 @@ from tests.api.test_canonicalize import exported, network, small_cnn
 from tests.api.test_check_differences import tied
 from tests.support.equivalents import equivalent_weights
 from tests.support.networks import NETWORKS
+from tests.support.planting import plant
 
 
 def brute_force(layers: list[tuple[Tensor, Tensor]], p: float) -> float:
@@ -254,7 +255,7 @@ def test_numbers_of_operators_are_told_apart(other: nn.Module) -> None:
 
 
 def test_paths_must_follow_the_scales(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_RULES, "Conv", lambda walk, node, shape: np.ones(shape))
+    plant(monkeypatch, RULES, "Conv", lambda walk, node, shape: np.ones(shape))
     model, example = small_cnn()
     found = fingerprint_of(model, example)
     assert all("do not scale with it" in reason for reason in found.missing.values())

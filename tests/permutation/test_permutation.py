@@ -28,6 +28,7 @@ from tests.api.test_canonicalize import exported, network
 from tests.api.test_check import COMMON
 from tests.support.equivalents import equivalent_weights
 from tests.support.networks import NETWORKS
+from tests.support.planting import plant, uproot
 
 Model = Any
 
@@ -99,14 +100,14 @@ def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def loose(walk: Any, node: ir.Node) -> Any:
         return [tuple(walk.table.new(size) for size in walk.shape(node.outputs[0]))]
 
-    monkeypatch.setitem(rules.RULES, "Add", loose)
+    plant(monkeypatch, rules.RULES, "Add", loose)
     other, _ = permuted(model, arguments)
     assert distance(outputs(model, arguments), outputs(other, arguments)) > 1e-3
 
 
 def test_operators_without_a_rule_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
     model, arguments = doubled("mlp")
-    monkeypatch.delitem(rules.RULES, "Relu")
+    uproot(monkeypatch, rules.RULES, "Relu")
     assert permuted(model, arguments)[1] == 0
 
 

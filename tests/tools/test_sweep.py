@@ -22,6 +22,7 @@ from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.registry import Rule
 from graphnorm.scales.rules import default_registry, movement
+from tests.support.planting import plant
 from tests.support.torch_functions import Fn, check
 from tools.sweep import operators_onnx, operators_torch
 from tools.sweep.__main__ import main
@@ -96,7 +97,7 @@ def test_findings_are_seen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     found = attempt("relu", lambda: model(x))
     assert found.kind == "reported"
     assert "IndexError: planted" in found.text
-    monkeypatch.setitem(movement.MOVES, "Slice", fails)
+    plant(monkeypatch, movement.MOVES, "Slice", fails)
     operators = operators_onnx.outcomes
     monkeypatch.setattr(operators_onnx, "outcomes", lambda **rest: operators(["Slice"], 1, **rest))
     assert main(["onnx", "--part", "0/9"]) == 1

@@ -22,6 +22,8 @@ from onnx import TensorProto
 from graphnorm.frontends.onnx.evaluation import Evaluation, Rewriting
 from graphnorm.frontends.onnx.steps import Step
 from graphnorm.frontends.onnx.tensors import tensor_type
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.traits import NONE, Trait
 
 _MOST_ELEMENTS = 1_024
 # Types that opset 11 casts to; to bfloat16 and smaller ones `CastLike` stays.
@@ -33,7 +35,7 @@ _PLAIN_TYPES = frozenset(
 
 def rewrite(step: Step, state: Evaluation) -> Rewriting | None:
     """The rewriting of a node at one choice of sizes, None for other nodes and what is not known."""
-    rule = _RULES.get(step.node.op_type) if step.is_standard else None
+    rule = RULES.get(step.node.op_type) if step.is_standard else None
     found = rule(step, state) if rule is not None else None
     if found is not None:
         state.rewritings[step.results[0]] = found
@@ -192,15 +194,19 @@ def _cast_like(step: Step, state: Evaluation) -> Rewriting | None:
     return Rewriting((_new(step, "Cast", step.operands[:1], step.results, to=kind),))
 
 
-_RULES: dict[str, Callable[[Step, Evaluation], Rewriting | None]] = {
-    "SplitToSequence": _split,
-    "SequenceConstruct": _construct,
-    "SequenceEmpty": _construct,
-    "SequenceInsert": _insert,
-    "SequenceErase": _erase,
-    "Identity": _identity,
-    "SequenceAt": _at,
-    "ConcatFromSequence": _concat,
-    "SequenceLength": _length,
-    "CastLike": _cast_like,
-}
+RULES: Rules[Callable[[Step, Evaluation], Rewriting | None]] = Rules("rewriting of sequences")
+RULES.add(_split, "SplitToSequence")
+RULES.add(_construct, "SequenceConstruct")
+RULES.add(_construct, "SequenceEmpty")
+RULES.add(_insert, "SequenceInsert")
+RULES.add(_erase, "SequenceErase")
+RULES.add(_identity, "Identity")
+RULES.add(_at, "SequenceAt")
+RULES.add(_concat, "ConcatFromSequence")
+RULES.add(_length, "SequenceLength")
+RULES.add(_cast_like, "CastLike")
+RULES.explain({
+    NONE: "has no sequence that could be written out",
+    Trait.SEQUENCE: "optional values depend on what is there at run time",
+    Trait.REGIONS: "bodies are joined to the graph (bodies)",
+})  # fmt: skip

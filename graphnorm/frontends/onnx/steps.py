@@ -15,14 +15,13 @@ from onnx import defs
 from graphnorm.errors import ModelFileError
 from graphnorm.frontends.onnx.names import Names, captured_values, definitions, subgraphs_of, with_bodies
 from graphnorm.ir import Array
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 
 # What reading a damaged tensor raises.
 READ_ERRORS = (AssertionError, OSError, TypeError, ValueError)
-CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-_NOT_A_FUNCTION = frozenset(
-    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike"}
-    | {"RandomUniform", "RandomUniformLike"}
-)
+CONTROL_FLOW = having(Trait.REGIONS)
+_NOT_A_FUNCTION = having(Trait.RANDOM)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import numpy.typing as npt
 from graphnorm.frontends.onnx.compute import run_step
 from graphnorm.frontends.onnx.sizes import Sized
 from graphnorm.frontends.onnx.steps import Step
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 
 Mask = npt.NDArray[np.bool_]
 
 # Operators that move entries: operand 0 (Concat: all operands) is moved, the others say how.
-_MOVES = frozenset(
-    {"Concat", "Gather", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Identity"}
-)
+_MOVES = having(Trait.MOVES | Trait.WITHIN) | {"Identity"}
 
 
 class Variation:

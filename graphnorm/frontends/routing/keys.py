@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from graphnorm.ir import Graph, Node
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 
 BY_OFFSETS, BY_INDEX = "offsets", "index"
-_MOVES = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Gather", "Slice"})
+_MOVES = having(Trait.MOVES | Trait.WITHIN, without=Trait.ALONG_AXIS) | {"Identity"}
 _MOST_BINS = 1024  # so that rounding cannot move a count to the next bin
 
 

@@ -14,18 +14,13 @@ from typing import Any
 import numpy as np
 
 from graphnorm.ir import Array, Node
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import NONE, Trait
 from graphnorm.util.typing import Shape
 
-UNARY = (
-    "Abs", "Cast", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity",
-    "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sin", "Softplus", "Softsign",
-    "Sqrt", "Swish", "Tanh",
-)  # fmt: skip
-REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
-JOINT = (
-    "Add", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mul", "Pow",
-    "Sub", "Sum", "Where",
-)  # fmt: skip
+JOINT = having(Trait.POINTWISE, without=Trait.UNARY | Trait.SATURATES | Trait.COPIES) - {"Clip"}
+"""Operators that may have several routed operands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,7 @@ def elementwise(view: View) -> Dense | None:
     rank = 1 + len(view.results[0])
     if any(len(shape) != rank if routed else len(shape) >= rank for shape, routed in _present(view)):
         return None
-    return Dense([np.broadcast_shapes(*shapes)], view.node.attributes)
+    return Dense([np.broadcast_shapes(*shapes)] * len(view.results), view.node.attributes)
 
 
 def bounded(view: View) -> Dense | None:
@@ -162,14 +157,20 @@ def _moved(view: View, attribute: str, arguments: Mapping[int, Sequence[int]]) -
     return Dense(_behind_rows(view), attributes, arguments)
 
 
-HANDLERS: dict[str, Callable[[View], Dense | None]] = {
-    **dict.fromkeys((*UNARY, *JOINT), elementwise),
-    **dict.fromkeys(("Clip", "Max", "Min"), bounded),
-    **dict.fromkeys(("Unsqueeze", "Squeeze"), reaxed),
-    **dict.fromkeys(REDUCTIONS, reduced),
-    **dict.fromkeys(("Split", "Concat", "Gather"), along),
-    "MatMul": product,
-    "Transpose": transposed,
-    "Slice": sliced,
-    "Reshape": reshaped,
-}
+HANDLERS: Rules[Callable[[View], Dense | None]] = Rules("routed rows")
+HANDLERS.for_trait(Trait.POINTWISE, elementwise)
+HANDLERS.add(bounded, "Clip", "Max", "Min")
+HANDLERS.add(reaxed, "Unsqueeze", "Squeeze")
+HANDLERS.for_trait(Trait.REDUCES | Trait.HOMOGENEOUS, reduced)
+HANDLERS.add(reduced, "ReduceSumSquare")
+HANDLERS.add(along, "Split", "Concat", "Gather")
+HANDLERS.add(product, "MatMul")
+HANDLERS.add(transposed, "Transpose")
+HANDLERS.add(sliced, "Slice")
+HANDLERS.add(reshaped, "Reshape")
+HANDLERS.explain({
+    NONE: "rows are chosen before it: it may mix them, or is not known not to",
+    Trait.REDUCES | Trait.HOMOGENEOUS | Trait.CHANNELS_FIRST: "pools expect batch and channels first",
+    "Dropout": "draws numbers for each row",
+    "CastLike": "reads another operand's type",
+})  # fmt: skip

@@ -12,36 +12,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphnorm.ir import FLOAT_TYPES, Array, Graph, Node, float_format
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import Trait
 
 _NEAR = 0.88  # of the largest number: float32 masks and clamps at 3e38 mean infinity, too
 
-_MOVES = frozenset({
-    "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Gather", "Slice", "Split", "Expand", "Tile",
-    "DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND", "Concat", "Identity", "Dropout", "Compress",
-    "ReverseSequence", "Where", "Cast", "CastLike", "ReduceMean", "ReduceMax", "ReduceMin", "Mean", "TopK",
-    "GlobalMaxPool", "GlobalAveragePool", "aten::adaptive_avg_pool", "aten::adaptive_max_pool",
-    "aten::cummax", "aten::cummin", "graphnorm::Choice", "graphnorm::Iterate", "graphnorm::Stack",
-    "graphnorm::Route",
-})  # fmt: skip
-"""Every entry of a result is an entry of an operand, or a mean of some."""
-_KEEP = frozenset({
-    "Add", "Sub", "Mul", "Sum", "Neg", "PRelu", "LeakyRelu", "Trilu", "Mod", "Floor", "Ceil", "Round",
-    "MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "DeformConv", "Col2Im", "Resize", "Upsample",
-    "GridSample", "RoiAlign", "MaxRoiPool", "MaxUnpool", "CenterCropPad", "RotaryEmbedding", "CumSum",
-    "CumProd", "ReduceSum", "ReduceProd", "Scatter", "ScatterElements", "ScatterND", "TensorScatter", "Gelu",
-    "Swish", "Mish", "Elu", "Selu", "Celu", "HardSwish", "ThresholdedRelu", "Shrink", "LogSoftmax", "SwiGLU",
-    "LinearAttention", "CausalConvWithState", "LSTM", "GRU", "RNN", "aten::lstm_projected", "EyeLike", "DFT",
-    "STFT", "AveragePool", "LpPool", "GlobalLpPool", "Max", "Min", "MaxPool",
-})  # fmt: skip
-"""Finite operands, finite results."""
-_BELOW_ZERO = frozenset({"Tanh", "Erf", "Sin", "Cos", "Atan", "Softsign", "Sign"})
-_ABOVE_ZERO = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Hardmax"})
-_BOUNDED = _BELOW_ZERO | _ABOVE_ZERO  # whatever the operand is
+_BOUNDED = having(Trait.BOUNDED)  # whatever the operand is
+_FINITE = having(Trait.FINITE)
+_WITHIN = having(Trait.WITHIN)
 _MAGNITUDES = frozenset({"Relu", "Abs", "Sqrt", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Softplus"})
-_NORMALISES = frozenset({
-    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization",
-    "RMSNormalization",
-})  # fmt: skip
+_NORMALISES = having(Trait.NORMALISES, without=Trait.UNARY)
 
 
 class Finite:
@@ -92,7 +72,7 @@ class Finite:
         known = all(map(self.holds, operands))
         if node.op in _BOUNDED:
             return True
-        if node.op in _MOVES or node.op in _KEEP or node.op in _MAGNITUDES:
+        if node.op in _FINITE:
             return known
         if node.op in _NORMALISES:
             return known and float(node.attributes.get("epsilon", 1e-5)) > 0
@@ -199,9 +179,9 @@ def _if_nonnegative(walk: Finite, node: Node, operands: Sequence[str]) -> float:
 
 
 _LEAST: dict[str, _Least] = {
-    **dict.fromkeys(_MOVES, _of_operands),
+    **dict.fromkeys(_WITHIN, _of_operands),
     **dict.fromkeys(_MAGNITUDES, _of_magnitude),
-    **dict.fromkeys(_ABOVE_ZERO | {"Exp"}, _nonnegative),
+    **dict.fromkeys(having(Trait.NONNEGATIVE) - _MAGNITUDES, _nonnegative),
     "Add": _of_sum,
     "Sum": _of_sum,
     "Mul": _of_product,

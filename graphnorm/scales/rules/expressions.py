@@ -1,6 +1,6 @@
 """Weight expressions: how a demand on an operator's result becomes demands on its operands.
 
-Registered in `demands.HANDLERS`.  `path` lists the movements already taken by the consumer on the way
+Registered in `backward.HANDLERS`.  `path` lists the movements already taken by the consumer on the way
 to this value; while it is empty the terms describe the whole value.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphnorm.ir import Array, Node
+from graphnorm.ops.traits import Trait
 from graphnorm.scales import labels as lb
-from graphnorm.scales.backward import demand, fit, handler
+from graphnorm.scales.backward import HANDLERS, demand, fit, handler
 from graphnorm.scales.constraints import Term
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role, Step
@@ -21,12 +22,15 @@ Terms = tuple[Term, ...]
 Path = tuple[Step, ...]
 
 
-@handler("Identity", "Cast", "CastLike", "Neg", "Abs", "Relu", "Dropout", "Trilu")
+@handler("Cast", "CastLike", "Dropout", "Trilu")
 def homogeneous(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     if name != node.outputs[0] or not ctx.value(name).is_float:
         return False
     demand(ctx, node.inputs[0], terms, role, path)
     return True
+
+
+HANDLERS.for_trait(Trait.POINTWISE | Trait.UNARY | Trait.HOMOGENEOUS, homogeneous)
 
 
 @handler("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")

@@ -102,20 +102,17 @@ def space_to_depth(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
     return [lb.reshape(moved, tuple(shape[axis] for axis in perm), ctx.shape(node.outputs[0]))]
 
 
-MOVES: dict[str, Move] = {
-    "Reshape": reshape,
-    "Flatten": reshape,
-    "Squeeze": reshape,
-    "Unsqueeze": reshape,
-    "Transpose": transpose,
-    "Gather": gather,
-    "Slice": slice_,
-    "Split": split,
-    "Expand": expand,
-    "Tile": tile,
-    "DepthToSpace": depth_to_space,
-    "SpaceToDepth": space_to_depth,
-}
+MOVES: Rules[Move] = Rules("movement of labels")
+"""Operator -> the same movement of an array of labels; None where it is not known."""
+MOVES.add(reshape, "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+MOVES.add(transpose, "Transpose")
+MOVES.add(gather, "Gather")
+MOVES.add(slice_, "Slice")
+MOVES.add(split, "Split")
+MOVES.add(expand, "Expand")
+MOVES.add(tile, "Tile")
+MOVES.add(depth_to_space, "DepthToSpace")
+MOVES.add(space_to_depth, "SpaceToDepth")
 
 
 def apply_move(ctx: Context, node: Node) -> None:
@@ -224,7 +221,7 @@ def _pad_value(ctx: Context, node: Node) -> float | None:
 
 
 RULES: Registry = Rules("scales")
-RULES.add(Rule("x -> moved x", apply_move, "indices known only at run time"), *tuple(MOVES))
+RULES.add(Rule("x -> moved x", apply_move, "indices known only at run time"), *MOVES)
 RULES.add(Rule("x1, .., xn -> x1 | .. | xn", concat, "concatenated"), "Concat")
 RULES.for_trait(Trait.READS_SHAPE, Rule("x -> 0", only_shape, "only the shape is read"))
 RULES.add(Rule("x -> x | free (zeros)", pad, "padding mixes entries"), "Pad")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.table import having
+from graphnorm.ops.traits import NONE, Trait
 from graphnorm.verification.inputs.entries import BOOLEAN, UNKNOWN, Entries, Reading, constant, either, joined
 
-COMPARISONS = frozenset(
-    {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
-)
+_TRUTH = ("And", "Or", "Xor", "Not")
+COMPARISONS = having(Trait.COMPARES).union(_TRUTH)
 _SMALL_TABLE = 1 << 20  # entries of integer constants whose extrema are looked up
 
 
@@ -54,8 +56,6 @@ Rule = Callable[[Walk, ir.Node], "Sequence[Reading]"]
 
 def read(walk: Walk, node: ir.Node) -> Sequence[Reading]:
     """Readings of a node's results."""
-    if node.op in COMPARISONS:
-        return [BOOLEAN] * len(node.outputs)
     rule = RULES.get(node.op)
     if rule is None:
         return [UNKNOWN] * len(node.outputs)
@@ -280,41 +280,43 @@ def _same(walk: Walk, node: ir.Node) -> list[Reading]:
     return [walk.reading(node.inputs[0]), *[BOOLEAN] * (len(node.outputs) - 1)]
 
 
-RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(
-        ("Identity", "Cast", "CastLike", "Dropout", "Floor", "Ceil", "Round", "aten::trunc"), _same
-    ),
-    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), _moved(_reshape)),
-    "Expand": _moved(_expand),
-    "Transpose": _moved(_transpose),
-    "Tile": _moved(_tile),
-    "Slice": _moved(_slice),
-    "Split": _split,
-    "Concat": _concat,
-    "Gather": _gather,
-    **dict.fromkeys(("GatherElements", "GatherND", "Compress", "Unique"), _picked),
-    **dict.fromkeys(("ScatterElements", "ScatterND"), _elements),
-    **dict.fromkeys(("ReduceMax", "ReduceMin", "MaxPool"), _picked),
-    "Add": _sum(1.0),
-    "Sub": _sum(-1.0),
-    "Mul": _product,
-    "Div": _quotient,
-    "Mod": _remainder,
-    "Neg": _negated,
-    "Relu": _relu,
-    "Clip": _clip,
-    "Min": _extreme(True),
-    "Max": _extreme(False),
-    "Where": _where,
-    "ArgMax": _place(_axis),
-    "ArgMin": _place(_axis),
-    "TopK": _top,
-    **dict.fromkeys(
-        ("Abs", "Sign", "Pow", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "CumSum",
-         "ReduceSum", "ReduceProd", "Sum", "Trilu", "Pad", "Sqrt", "Exp", "Log", "Sigmoid", "Tanh"),
-        _mixed,
-    ),
-}  # fmt: skip
+def _boolean(walk: Walk, node: ir.Node) -> list[Reading]:
+    return [BOOLEAN] * len(node.outputs)
+
+
+RULES: Rules[Rule] = Rules("input entries")
+RULES.for_trait(Trait.COMPARES, _boolean)
+RULES.add(_boolean, *_TRUTH)
+RULES.for_trait(Trait.COPIES, _same)
+RULES.add(_same, "Floor", "Ceil", "Round")
+RULES.add(_moved(_reshape), "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+RULES.add(_moved(_expand), "Expand")
+RULES.add(_moved(_transpose), "Transpose")
+RULES.add(_moved(_tile), "Tile")
+RULES.add(_moved(_slice), "Slice")
+RULES.add(_split, "Split")
+RULES.add(_concat, "Concat")
+RULES.add(_gather, "Gather")
+RULES.add(_picked, "GatherElements", "GatherND", "Compress", "Unique", "ReduceMax", "ReduceMin", "MaxPool")
+RULES.add(_elements, "ScatterElements", "ScatterND")
+RULES.add(_sum(1.0), "Add")
+RULES.add(_sum(-1.0), "Sub")
+RULES.add(_product, "Mul")
+RULES.add(_quotient, "Div")
+RULES.add(_remainder, "Mod")
+RULES.add(_negated, "Neg")
+RULES.add(_relu, "Relu")
+RULES.add(_clip, "Clip")
+RULES.add(_extreme(True), "Min")
+RULES.add(_extreme(False), "Max")
+RULES.add(_where, "Where")
+RULES.add(_place(_axis), "ArgMax", "ArgMin")
+RULES.add(_top, "TopK")
+RULES.add(
+    _mixed, "Abs", "Sign", "Pow", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "CumSum",
+    "ReduceSum", "ReduceProd", "Sum", "Trilu", "Pad", "Sqrt", "Exp", "Log", "Sigmoid", "Tanh",
+)  # fmt: skip
+RULES.explain({NONE: "results are taken for unknown: integers that come out of it are not followed"})
 
 
 def as_entries(places: ir.Array) -> Reading:

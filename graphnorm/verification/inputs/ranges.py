@@ -14,6 +14,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from graphnorm import ir
+from graphnorm.ops.rules import Rules
+from graphnorm.ops.traits import NONE, Trait
 from graphnorm.verification.inputs.entries import BOOLEAN, Entries, Reading
 from graphnorm.verification.inputs.entry_rules import COMPARISONS, RULES, Walk, as_entries, read
 
@@ -231,8 +233,9 @@ def _wanted(network: ir.Graph) -> set[str]:
     wanted = {name for name in network.inputs if network.values[name].dtype not in ir.FLOAT_TYPES | {"bool"}}
     for node in reversed(network.nodes):
         results = [network.values[name] for name in node.outputs if name in network.values]
+        follows = node.op in RULES and node.op not in COMPARISONS
         cast = node.op == "Cast" and results and not results[0].is_float and results[0].dtype != "bool"
-        if cast or (node.op in RULES and any(value.name in wanted for value in results)):
+        if cast or (follows and any(value.name in wanted for value in results)):
             wanted.update(node.inputs)
     return wanted
 
@@ -243,7 +246,7 @@ Limit = tuple[int, tuple[ir.Array, ir.Array]]
 def _limits(walk: Walk, node: ir.Node) -> Iterator[Limit]:
     """(operand, (least, greatest)) of the operands that must lie within a range."""
     data = walk.shape(node.inputs[0]) if node.inputs and node.inputs[0] else None
-    rule = _LIMITS.get(node.op)
+    rule = LIMITS.get(node.op)
     if rule is None or data is None:
         return
     for operand, low, high in rule(walk, node, data):
@@ -298,20 +301,19 @@ def _rows_of(*pairs: tuple[int, int]) -> Limits:
     return limits
 
 
-_LIMITS: Mapping[str, Limits] = {
-    "Gather": _along(1),
-    "GatherElements": _along(1),
-    "ScatterElements": _along(1),
-    "GatherND": _coordinates,
-    "ScatterND": _coordinates,
-    "OneHot": _classes,
-    "NegativeLogLikelihoodLoss": lambda walk, node, data: iter([(1, 0, data[1] - 1)]),
-    "SoftmaxCrossEntropyLoss": lambda walk, node, data: iter([(1, 0, data[1] - 1)]),
-    "ReverseSequence": _reversed_steps,
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _steps),
-    "RotaryEmbedding": _rows_of((3, 1)),
-    "ai.onnx.ml::ArrayFeatureExtractor": _along(1, "", -1),
-    "com.microsoft::EmbedLayerNormalization": _rows_of((0, 2), (1, 4)),
-    "com.microsoft::GatherBlockQuantized": _along(1, "gather_axis"),
-    "com.microsoft::RotaryEmbedding": _rows_of((1, 2)),
-}
+LIMITS: Rules[Limits] = Rules("ranges of operands")
+LIMITS.add(_along(1), "Gather", "GatherElements", "ScatterElements")
+LIMITS.add(_coordinates, "GatherND", "ScatterND")
+LIMITS.add(_classes, "OneHot")
+LIMITS.for_trait(Trait.LOSS, lambda walk, node, data: iter([(1, 0, data[1] - 1)]))
+LIMITS.add(_reversed_steps, "ReverseSequence")
+LIMITS.add(_steps, "LSTM", "GRU", "RNN")
+LIMITS.add(_rows_of((3, 1)), "RotaryEmbedding")
+LIMITS.add(_along(1, "", -1), "ai.onnx.ml::ArrayFeatureExtractor")
+LIMITS.add(_rows_of((0, 2), (1, 4)), "com.microsoft::EmbedLayerNormalization")
+LIMITS.add(_along(1, "gather_axis"), "com.microsoft::GatherBlockQuantized")
+LIMITS.add(_rows_of((1, 2)), "com.microsoft::RotaryEmbedding")
+LIMITS.explain({
+    NONE: "no operand is a position in another, or it is an argument that no input may decide",
+    "aten::_ctc_loss": "classes are counted by the logits' last axis; no exported model has it",
+})  # fmt: skip

@@ -17,6 +17,7 @@ from graphnorm.alignment.lowering import LOWERINGS
 from graphnorm.cli.commands import app
 from graphnorm.frontends.onnx.read import read_onnx
 from graphnorm.util.limits import Limits, current, limits
+from tests.support.planting import plant
 
 HEAD = '<ir_version: 9, opset_import: ["" : 19, "own" : 1]>\n'
 
@@ -263,7 +264,7 @@ def test_a_defect_in_a_normal_form_leaves_the_operator_as_it_is(monkeypatch: pyt
     def defective(*_: object) -> None:
         raise IndexError("tuple index out of range")
 
-    monkeypatch.setitem(LOWERINGS, "Relu", defective)
+    plant(monkeypatch, LOWERINGS, "Relu", defective)
     net = model("net (float[2, 2] x) => (y) { h = MatMul(x, w) y = Relu(h) }", w=[[1, 2], [3, 4]])
     other = model("net (float[2, 2] x) => (y) { h = MatMul(x, w) y = Relu(h) }", w=[[1, 2], [3, 5]])
     assert graphnorm.check(net, net, seconds=0.5).verdict == "identical"

@@ -21,6 +21,7 @@ from graphnorm.frontends.onnx.read import read_onnx
 from graphnorm.ir import Array, Graph
 from graphnorm.rescaling.graph import build
 from graphnorm.weights.coefficients import powers_of_two, rescale
+from tests.support.planting import plant
 
 NUMBERS = (
     "<int64 zero = {0}, int64 one = {1}, int64 last = {-1}, int64 four = {4}, int64[3] sizes = {2, 5, 3}>"
@@ -97,15 +98,15 @@ def test_known_elements(case: str) -> None:
 
 
 def test_wrong_element_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    rules = onnx_rewriting._RULES
-    planted = {**rules, "SplitToSequence": lambda step, state: reverse(rules["SplitToSequence"](step, state))}
+    rules = onnx_rewriting.RULES
+    right = rules["SplitToSequence"]
 
     def reverse(found: Rewriting | None) -> Rewriting:
         assert found is not None
         assert found.elements is not None
         return Rewriting(found.steps, found.elements[::-1])
 
-    monkeypatch.setattr(onnx_rewriting, "_RULES", planted)
+    plant(monkeypatch, rules, "SplitToSequence", lambda step, state: reverse(right(step, state)))
     with pytest.raises(AssertionError):
         assert_same(model("(float[2, 10] x) => (y)", CASES["smaller last piece"]))
 

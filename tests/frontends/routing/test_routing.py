@@ -25,6 +25,7 @@ from graphnorm.scales.registry import Registry, Rule
 from graphnorm.scales.rules import default_registry
 from graphnorm.weights.coefficients import rescale
 from tests.support.oracle import nullity
+from tests.support.planting import plant
 
 EXPERTS, WIDTH, INNER, TOKENS = 3, 4, 2, 6
 UNCHANGED = 1e-10  # relative, in float64
@@ -194,7 +195,7 @@ def test_a_choice_moved_past_mixed_rows_is_caught(monkeypatch: pytest.MonkeyPatc
         assert shape is not None
         return Dense([shape], {**view.node.attributes, "axis": 1})
 
-    monkeypatch.setitem(routing_rows.HANDLERS, "CumSum", along_rows)
+    plant(monkeypatch, routing_rows.HANDLERS, "CumSum", along_rows)
     torch.manual_seed(0)
     model = CASES["mixed rows"].make("grouped")
     graph = build(read_torch(model, example()))
