@@ -180,6 +180,9 @@ def prepare(graph: onnx_ir.Graph, setting: Setting, outer: Mapping[str, str]) ->
         words = (node.op_type, node.domain, *step.operands, *step.results)
         if not all(isinstance(word, str) for word in words):  # protobuf hands out bad UTF-8 as bytes
             raise step.invalid("a name in it is not UTF-8")
+        least = step.schema.min_input if step.is_standard and step.schema is not None else 0
+        if len(step.operands) < least:  # at whatever sizes
+            raise step.invalid(f"{len(step.operands)} of {least} operands are given")
         steps.append(Step(node, setting, step.visible) if step.shadowed else step)
         see(node.outputs)
     return tuple(steps)

@@ -22,9 +22,6 @@ def operand_fault(step: Step, shape: Callable[[str], Shape | None]) -> str:
     if not step.is_standard:
         return ""
     op, attributes = step.node.op_type, step.node.attributes
-    least = step.schema.min_input if step.schema is not None else 0
-    if len(step.operands) < least:
-        return f"{len(step.operands)} of {least} operands are given"
     shapes = [shape(name) if name else None for name in step.operands]
     if op in _LISTS:
         return _list_fault(op, [shapes[i] if i < len(shapes) else None for i in _LISTS[op]])

@@ -177,6 +177,8 @@ INVALID = {
     "stride of none": (CONV % "strides = [0, 1]", (4, 4, 1, 1), r"strides must be positive, got \(0, 1\)"),
     "negative dilation": (CONV % "dilations = [-1, 1]", (4, 4, 1, 1), "dilations must be positive"),
     "no operand": ("net (float[1, 4] x) => (y) { y = Transpose () }", (1,), "0 of 1 operands are given"),
+    "length of nothing": ("net (float[1, 4] x) => (y) { y = SequenceLength () }", (1,), "0 of 1 operands"),
+    "place in nothing": ("net (float[1, 4] x) => (y) { y = SequenceAt () }", (1,), "0 of 2 operands"),
     "one of two": ("net (float[1, 4] x) => (y) { y = GatherND (x) }", (1,), "1 of 2 operands are given"),
     "batch of none": (BATCHED % -100, (1,), "batch_dims must be from 0 to 1, got -100"),
     "batch of all": (BATCHED % 2, (1,), "batch_dims must be from 0 to 1, got 2"),
@@ -193,6 +195,16 @@ def test_nodes_that_no_runtime_takes(name: str) -> None:
     text, shape, why = INVALID[name]
     with pytest.raises(graphnorm.ModelFileError, match=rf"node 'n0' \(\w+\) is not valid: .*{why}"):
         graphnorm.trace(model(text, k=np.ones(shape)))
+
+
+def test_a_body_with_a_node_of_no_operands() -> None:
+    """Its trip count is asked for before its nodes are looked at."""
+    text = (
+        "net (float[1, 4] x) => (y) <int64 t = {3}, bool g = {1}> { y = Loop <body = b (int64 i, bool on, "
+        "float[1, 4] s) => (bool off, float[1, 4] n) { off = Identity () n = Tanh (s) }> (t, g, x) }"
+    )
+    with pytest.raises(graphnorm.ModelFileError, match="0 of 1 operands are given"):
+        graphnorm.trace(model(text))
 
 
 def test_what_open_sizes_may_mend_is_not_refused() -> None:
