@@ -19,7 +19,7 @@ import numpy as np
 
 from graphnorm import ir
 from graphnorm.errors import NoPathNormError
-from graphnorm.fingerprint.windows import convolution, window_sum
+from graphnorm.fingerprint.windows import convolution, window_count, window_sum
 from graphnorm.ops.rules import Rules
 from graphnorm.ops.traits import NONE, Trait
 from graphnorm.permutation.matching import rebalanced
@@ -150,9 +150,11 @@ def _conv(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
 
 
 def _pool(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
-    total = window_sum(walk.values[node.inputs[0]], node.attributes, shape)
-    count = float(np.prod(node.attributes["kernel_shape"]))
-    return total if node.op == "MaxPool" else np.asarray(total / count**walk.p)
+    x = walk.values[node.inputs[0]]
+    total = window_sum(x, node.attributes, shape)
+    if node.op == "MaxPool":
+        return total
+    return np.asarray(total / window_count(x.shape[2:], node.attributes, shape[2:]) ** walk.p)
 
 
 def _reduce(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
@@ -192,7 +194,11 @@ def _pad(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats | None:
         node.attributes["mode"]
     ]
     widths = [(pads[i], pads[i + len(shape)]) for i in range(len(shape))]
-    return np.asarray(np.pad(walk.values[node.inputs[0]], widths, mode=mode))  # type: ignore[call-overload]
+    x = walk.values[node.inputs[0]]
+    if mode == "constant":  # a number starts paths of its own, as a bias does
+        number = abs(float(node.attributes["value"]))
+        return np.pad(x, widths, constant_values=number**walk.p if np.isfinite(number) else 0.0)
+    return np.asarray(np.pad(x, widths, mode=mode))  # type: ignore[call-overload]
 
 
 def _expand(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:

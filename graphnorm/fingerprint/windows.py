@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,22 @@ def window_sum(x: Floats, attributes: Mapping[str, Any], shape: tuple[int, ...])
     return np.asarray(found[(slice(None), slice(None), *region)].reshape(shape))
 
 
+def window_count(size: Sequence[int], attributes: Mapping[str, Any], shape: Sequence[int]) -> Floats:
+    """Entries that count in each window's mean; padding does where `count_include_pad` says so."""
+    inside = np.ones((1, 1, *size))
+    if attributes.get("count_include_pad", 0):
+        inside = np.pad(inside, _widths(attributes["pads"]), constant_values=1.0)
+        attributes = {**attributes, "pads": (0,) * len(attributes["pads"])}
+    return window_sum(inside, attributes, (1, 1, *shape))
+
+
 def _padded(x: Floats, pads: Any) -> Floats:
-    rank = x.ndim - 2
-    widths = [(0, 0), (0, 0), *((int(pads[i]), int(pads[rank + i])) for i in range(rank))]
-    return np.pad(x, widths)
+    return np.pad(x, _widths(pads))
+
+
+def _widths(pads: Any) -> list[tuple[int, int]]:
+    rank = len(pads) // 2
+    return [(0, 0), (0, 0), *((int(pads[i]), int(pads[rank + i])) for i in range(rank))]
 
 
 def _functional() -> Any:

@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from graphnorm import ir
 from graphnorm.errors import RunError
 from graphnorm.frontends.onnx.load import to_proto
+from graphnorm.verification.onnx.functions import FUNCTIONS
 from graphnorm.verification.onnx.kernels import KERNELS
 from graphnorm.verification.onnx.slim import taken_out
 from graphnorm.verification.run_errors import reason, run_error
@@ -62,7 +63,7 @@ class Float64Runner:
         for function in proto.functions:
             _widen_nodes(function.node)
         try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=list(KERNELS))
+            self._evaluator = ReferenceEvaluator(proto, new_ops=[*KERNELS, *FUNCTIONS])
         except _UNSUPPORTED as error:
             raise RunError(
                 f"ONNX's reference implementation cannot run the model: {reason(error)}"
