@@ -151,3 +151,13 @@ def _average_pool(case: Case, x: Array) -> list[Any]:
         )
         found[place] = np.stack([x[_at(*p)] for p in inside]).sum(0) / len(counted)
     return [_collected(found)]
+
+
+@special("LpPool")
+def _lp_pool(case: Case, x: Array) -> list[Any]:
+    p = case.attributes.get("p", 2)
+    found = {
+        place: (np.stack([np.abs(x[_at(*i)]) ** p for i in inside]).sum(0)) ** (1 / p)
+        for place, _, inside in _pooled(case, x)
+    }
+    return [_collected(found)]

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from graphnorm.frontends.torch.aten.table import LOWERINGS
 from graphnorm.frontends.torch.call import Call
 from tests.support.torch_functions import Fn, Functions, Table, check, image, rand, x23, x234
-from tests.support.torch_tables import elementwise, images, movement, reductions
+from tests.support.torch_tables import elementwise, images, movement, overloads, reductions
 from tests.support.torch_tables.modules import MODULES
 from tests.support.torch_tables.operators import OPERATORS
 
 TABLES = {
     name: (table, image if subject is images else x234)
-    for subject in (elementwise, movement, reductions, images)
+    for subject in (elementwise, movement, overloads, reductions, images)
     for name, table in vars(subject).items()
     if name.isupper() and isinstance(table, dict)
 }

@@ -1,0 +1,91 @@
+"""Overloads of ATen operators by their own names: `OVERLOADS` maps a name to a function of (2, 3, 4) floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tests.support.torch_functions import Functions
+
+aten: Any = torch.ops.aten
+
+
+_PLAIN = (
+    "alias", "alias_copy", "atleast_1d", "atleast_2d", "atleast_3d", "conj", "conj_physical", "detach_copy",
+    "hardshrink", "lift_fresh_copy", "mT", "positive", "ravel", "real", "resolve_conj", "resolve_neg",
+    "softshrink", "std", "linalg_diagonal", "ones_like", "zeros_like", "var_mean",
+    "argwhere",
+)  # fmt: skip
+OVERLOADS: Functions = {
+    **{name: (lambda op: lambda x: op(x))(getattr(aten, name)) for name in _PLAIN},
+    "log_sigmoid_forward": lambda x: aten.log_sigmoid_forward(x)[0],
+    "_softmax": lambda x: aten._softmax(x, 1, False),
+    "_log_softmax": lambda x: aten._log_softmax(x, -1, False),
+    "all.dims": lambda x: aten.all.dims(x > 0, [0, 2]),
+    "_cast_Double": lambda x: aten._cast_Double(x),
+    "broadcast_to": lambda x: aten.broadcast_to(x, [5, 2, 3, 4]),
+    "clamp_max.Tensor": lambda x: aten.clamp_max.Tensor(x, x[:1] * 0.5),
+    "concat": lambda x: aten.concat([x, x * 2], 1),
+    "concatenate": lambda x: aten.concatenate([x, x * 2], 2),
+    "constant_pad_nd": lambda x: aten.constant_pad_nd(x, [1, 0, 2, 1], 0.5),
+    "count_nonzero": lambda x: aten.count_nonzero.dim_IntList(torch.relu(x), [1]),
+    "div.Scalar": lambda x: aten.div.Scalar(x, 3.0),
+    "div.Scalar_mode": lambda x: aten.div.Scalar_mode(x, 0.3, rounding_mode="floor"),
+    "dot": lambda x: aten.dot(x[0, 0], x[1, 1]),
+    "dsplit": lambda x: aten.dsplit.int(x, 2)[1],
+    "hsplit": lambda x: aten.hsplit.int(x, 3)[2],
+    "vsplit": lambda x: aten.vsplit.array(x, [1])[1],
+    "expand_copy": lambda x: aten.expand_copy(x, [3, 2, 3, 4]),
+    "fill.Scalar": lambda x: aten.fill.Scalar(x, 2.5) + x,
+    "float_power.Scalar": lambda x: aten.float_power.Scalar(2.0, x),
+    "float_power.Tensor_Tensor": lambda x: aten.float_power.Tensor_Tensor(x.abs() + 0.5, x),
+    "floor_divide.Scalar": lambda x: aten.floor_divide.Scalar(x, 0.3),
+    "full_like": lambda x: aten.full_like(x, 1.5) * x,
+    "ge.Tensor": lambda x: aten.ge.Tensor(x, x[:1]),
+    "gt.Tensor": lambda x: aten.gt.Tensor(x, x[:, :1]),
+    "lt.Tensor": lambda x: aten.lt.Tensor(x, x[..., :1]),
+    "ger": lambda x: aten.ger(x[0, 0], x[1, :, 0]),
+    "linalg_matmul": lambda x: aten.linalg_matmul(x, x.transpose(1, 2)),
+    "max.other": lambda x: aten.max.other(x, x[:1] * 0.5),
+    "min.other": lambda x: aten.min.other(x, x[:1] * 0.5),
+    "meshgrid": lambda x: aten.meshgrid([x[0, 0], x[1, :, 0]]),
+    "moveaxis.int": lambda x: aten.moveaxis.int(x, 0, 2),
+    "moveaxis.intlist": lambda x: aten.moveaxis.intlist(x, [0, 1], [1, 2]),
+    "movedim.int": lambda x: aten.movedim.int(x, 2, 0),
+    "movedim.intlist": lambda x: aten.movedim.intlist(x, [2, 0], [0, 1]),
+    "narrow": lambda x: aten.narrow(x, 2, 1, 2),
+    "narrow_copy": lambda x: aten.narrow_copy(x, 1, 0, 2),
+    "norm.Scalar": lambda x: aten.norm.Scalar(x, 2),
+    "numpy_T": lambda x: aten.numpy_T(x[0]),
+    "permute_copy": lambda x: aten.permute_copy(x, [2, 0, 1]),
+    "reshape_as": lambda x: aten.reshape_as(x, x.transpose(0, 2)),
+    "rsub.Tensor": lambda x: aten.rsub.Tensor(x, x[:1], alpha=2),
+    "select_copy": lambda x: aten.select_copy.int(x, 1, -1),
+    "slice_copy": lambda x: aten.slice_copy.Tensor(x, 2, 1, 4, 2),
+    "split.sizes": lambda x: aten.split.sizes(x, [1, 2], 1)[1],
+    "squeeze.dims": lambda x: aten.squeeze.dims(x[:, :1], [0, 1]),
+    "std.dim": lambda x: aten.std.dim(x, [1], True, True),
+    "swapaxes": lambda x: aten.swapaxes(x, 0, 2),
+    "swapdims": lambda x: aten.swapdims(x, 1, 2),
+    "t_copy": lambda x: aten.t_copy(x[0]),
+    "tensor_split.indices": lambda x: aten.tensor_split.indices(x, [1, 3], 2)[1],
+    "tensor_split.sections": lambda x: aten.tensor_split.sections(x, 3, 2)[0],
+    "transpose_copy": lambda x: aten.transpose_copy.int(x, 0, 1),
+    "unfold_copy": lambda x: aten.unfold_copy(x, 2, 2, 1),
+    "unsafe_chunk": lambda x: aten.unsafe_chunk(x, 2, 2)[1],
+    "unsqueeze_copy": lambda x: aten.unsqueeze_copy(x, 1),
+    "view_as": lambda x: aten.view_as(x, x.reshape(6, 4)),
+    "view_copy": lambda x: aten.view_copy(x, [4, 6]),
+    "xlogy.Scalar_Other": lambda x: aten.xlogy.Scalar_Other(x, 2.0),
+    "xlogy.Scalar_Self": lambda x: aten.xlogy.Scalar_Self(2.0, x.abs() + 0.5),
+    "_reshape_copy": lambda x: aten._reshape_copy(x, [3, 8]),
+    "reflection_pad1d": lambda x: aten.reflection_pad1d(x, [1, 2]),
+    "replication_pad1d": lambda x: aten.replication_pad1d(x, [2, 1]),
+    "upsample_linear1d": lambda x: aten.upsample_linear1d(x, [7], False),
+    "upsample_nearest1d": lambda x: aten.upsample_nearest1d(x, [8]),
+    "_upsample_nearest_exact1d": lambda x: aten._upsample_nearest_exact1d(x, [8]),
+    "isin.Tensor_Scalar": lambda x: aten.isin.Tensor_Scalar(x.round(), 1.0),
+    "to.dtype": lambda x: aten.to.dtype(x, torch.float64),
+    "to.other": lambda x: aten.to.other(x, x.double()),
+}  # fmt: skip
