@@ -108,7 +108,7 @@ def test_exponents_are_whole_to_a_millionth(inside: bool) -> None:
     weights = {"w": 2 * graph.network.weights["w"], "v": graph.network.weights["v"] / 2}
     found = check_certificate(graph, weights, x, exact=True)
     assert found.valid == inside, found.failure
-    assert ("no power of two" in found.failure) == (not inside)
+    assert ("not a power of two" in found.failure) == (not inside)
 
 
 @SIDES

@@ -32,6 +32,12 @@ class Result:
         graph: the rescaling graph.
         log_scales: of each label of the graph.
         permutation: of hidden channels, after the rescaling; which old channel stands at each new place.
+
+    >>> import torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> result = graphnorm.canonicalize(model, torch.randn(3, 4), mode="exact")
+    >>> {name: factors.shape for name, factors in result.coefficients.items()}
+    {'0.weight': (8, 1), '0.bias': (8,), '2.weight': (2, 8)}
     """
 
     model: Any
@@ -79,7 +85,7 @@ def canonicalize(
         kwargs: keyword inputs of a torch module.
         input_shapes: sizes of an ONNX model's symbolic dimensions, by input name.
         inputs_as_weights: take an ONNX model's initializers as weights even where they are graph inputs,
-            whose values callers could replace; in the result they are no inputs any more.
+            whose values callers could replace; in the result they are no longer inputs.
         p: exponent of the norm, > 0; ``inf`` balances the largest absolute weights.
         c: asymmetry of ENorm-c (Stock et al. 2019, section 3.4), > 0; 1 is symmetric.
         biases: count what is added (biases, running means, initial states) in the norm, too: convex and
@@ -103,6 +109,16 @@ def canonicalize(
     Raises:
         InputError: options or model cannot be taken.
         NotEquivalentError: verification failed; nothing was changed.
+
+    Returns:
+        The model with new weights, their coefficients (linear factors), and a report with proof and
+        measurement.  The objective is that of Stock et al. 2019 (matrix balancing: Osborne 1960).
+
+    >>> import torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> result = graphnorm.canonicalize(model, torch.randn(3, 4))
+    >>> result.report.verification.verdict, result.model is model
+    ('proved', False)
     """
     options = Options(
         inputs_as_weights=inputs_as_weights, p=p, c=c, biases=biases, mode=Mode.given(mode),

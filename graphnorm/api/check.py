@@ -3,8 +3,8 @@
 1. structure: both graphs are brought to one form and walked together;
 2. proof: some rescaling, and some permutation of hidden channels, turns A's weights into B's: recover both
    from the weights, then check the certificate on all of them;
-3. measurement: run both on a battery of inputs, then look for one on which they part;
-4. layers: the first tensor at which they part, by name.
+3. measurement: run both on a battery of inputs, then search for one on which they differ;
+4. layers: the first tensor at which they differ, by name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from graphnorm.verification.runner import Runner
 from graphnorm.verification.search import GRADIENT, RANDOM, find_difference, smallest
 from graphnorm.verification.unreached import of_unreached, unreached
 
-# Without a proof, look for an input on which the models part.
+# Without a proof, search for an input on which the models differ.
 _SUSPECT_DRAWS = (5, 40)  # of each kind of input: at least, at most
 _SUSPECT_ENTRIES = 5_000_000  # of all inputs together, beyond the least
 _SHRINK_SECONDS = 5.0
@@ -79,6 +79,17 @@ def check(
 
     Raises:
         InputError: a model cannot be taken, or the two take different inputs.
+
+    Returns:
+        The verdict with its evidence: certificate, measurement, and a counterexample if there is one.
+
+    >>> import copy, torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> other = copy.deepcopy(model)
+    >>> with torch.no_grad():
+    ...     _ = other[0].weight.mul_(2.0), other[0].bias.mul_(2.0), other[2].weight.mul_(0.5)
+    >>> str(graphnorm.check(model, other, torch.randn(3, 4)).verdict)
+    'proved'
     """
     tell = progress or (lambda stage: None)
     clock = [time.perf_counter()]
@@ -268,7 +279,7 @@ def _searched(
     measurement: Measurement,
     seconds: float,
 ) -> tuple[Measurement, list[ir.Array] | None, Search]:
-    """The measurement, and an input on which the models part, if the search finds one."""
+    """The measurement, and an input on which the models differ, if the search finds one."""
     climb, method = None, RANDOM
     if isinstance(first, TorchSource) and isinstance(second, TorchSource):
         from graphnorm.verification.torch.runner import TorchClimb

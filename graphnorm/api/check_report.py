@@ -19,7 +19,7 @@ from graphnorm.verification.layers import LayerDistance
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search for an input on which two models part: its method, how many inputs it tried, how long."""
+    """A search for an input on which two models differ: its method, how many inputs it tried, how long."""
 
     method: str
     inputs: int
@@ -36,12 +36,19 @@ class CheckReport:
         seconds: time of each stage.
         structure: how far the graphs agree.
         permuted: number of channel factors that the proof permutes.
-        counterexample: an input on which the models part, by input name (ONNX's where B is an ONNX model).
+        counterexample: an input on which the models differ, by input name (ONNX's where B is an ONNX model).
         layers: how far each layer of A is from its counterpart, where that was compared.
         layers_unknown: why layers could not be compared, where that was tried in vain.
         search: the search for such an input, where there was one.
         remarks: what a reader should know of the two interfaces and of how they were run, a sentence each.
         sizes: shapes of the inputs at which the models were compared, the traced ones first.
+
+    >>> import torch
+    >>> layer = torch.nn.Linear(4, 2)
+    >>> import graphnorm
+    >>> report = graphnorm.check(layer, layer, torch.randn(3, 4))
+    >>> report, report.equivalent, report.certain
+    (CheckReport(verdict='identical'), True, True)
     """
 
     verification: Verification
@@ -71,7 +78,7 @@ class CheckReport:
 
     @property
     def layer(self) -> str:
-        """The first layer at which the models part; empty if none is known, or if they are the same."""
+        """The first layer at which the models differ; empty if none is known, or if they are the same."""
         if self.certain or self.verdict is Verdict.SIZED:
             return ""
         return next((item.layer for item in self.layers if item.parted), "")

@@ -34,9 +34,9 @@ def prove(original: Source, graph: RescalingGraph, fitted: Fit, exact: bool) -> 
 
 
 def measured_on(inputs: Probes, emitted: Runner, verification: Verification) -> Verification:
-    """A proof, and what both models give on the battery of inputs."""
+    """A proof, and a measurement of both models on the battery of inputs."""
     if not inputs[:1]:
-        remarks = (*inputs.remarks, "no input was found that the model takes: the proof stands alone")
+        remarks = (*inputs.remarks, "no input was found that the model takes: it was not measured")
         return replace(verification, remarks=remarks)
     measurement = measure(inputs.original, emitted, inputs)
     verdict = verification.verdict if measurement.agrees else Verdict.DIFFERS
@@ -89,5 +89,5 @@ def check_emitted(
         before, after = source.hidden_values(source.model, arrays), source.hidden_values(emitted, arrays)
         layer = first_difference(graph, before, after, x)
         if layer:
-            message += f"; the first layer that parts is {layer}"
+            message += f"; the first layer that differs is {layer}"
     raise NotEquivalentError(message)

@@ -3,7 +3,7 @@
 Callers of ONNX models use names: where the names of both models agree as sets, they decide, whatever the
 order of declaration; an ONNX model's inputs against the parameters of a torch module likewise.  Else
 positions decide.  An input that no output depends on is added to a model that lacks it.  What callers would
-notice is said.
+notice is reported.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Options:
         if self.memory is not None and self.memory < 0:
             raise InputError(f"memory must be a number of bytes, got {self.memory}")
         if self.method != "auto":
-            from graphnorm.solver.solve import METHODS  # the command line's defaults do without SciPy
+            from graphnorm.solver.solve import METHODS  # so that the command line's defaults need no SciPy
 
             if self.method not in METHODS:
                 raise InputError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")

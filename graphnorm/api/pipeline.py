@@ -31,12 +31,12 @@ from graphnorm.verification.layers import inexact_variables
 from graphnorm.weights.extremes import activation_extremes, leaving_half, weight_extremes, worth_running
 from graphnorm.weights.fitting import ROUNDS, Fit, fit
 
-_MEMORY = 1.25  # of the weights' bytes: what the solver may hold beside them
+_MEMORY = 1.25  # of the weights' bytes: the solver's default memory budget
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a canonicalisation came to.
+    """The result of a canonicalisation.
 
     Attributes:
         fitted: log-scales and rescaled weights.
@@ -223,7 +223,7 @@ class Pipeline:
         return emitted, measured
 
     def _extremes(self, fitted: Fit) -> dict[str, Change]:
-        """The largest numbers before and after; of activations, too, where they may have grown."""
+        """The largest numbers before and after; and of activations where they may have grown."""
         found = weight_extremes(self.graph, fitted.rescaled, fitted.x)
         if self.options.verify and worth_running(self.graph, found):
             self.stages.tell("measuring activations")

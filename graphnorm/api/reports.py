@@ -21,6 +21,7 @@ class Report:
     """Everything `canonicalize` did.
 
     Attributes:
+        model: the network's name.
         dimension: number of independent rescalings.
         objective: sum |w|^p over multiplicative weights that can move, before and after.
         solver: how the minimum was found.
@@ -36,6 +37,12 @@ class Report:
         remarks: what was done otherwise than asked or expected, a sentence each.
         extremes: the largest ``coefficient`` of a channel, ``weight`` and ``bias``, before and after; of
             ``activation`` too where models were run and a coefficient is 100 or more.
+
+    >>> import torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> report = graphnorm.canonicalize(model, torch.randn(3, 4)).report
+    >>> report.dimension, report.solver.converged, report.objective.after <= report.objective.before
+    (8, True, True)
     """
 
     model: str

@@ -1,7 +1,7 @@
 """Two models at other sizes than the traced ones, where the sizes of their inputs are open.
 
-Each open size moves to another one, by itself and then all alike (two names may stand for one size), until A
-runs.  Numbers of one size agree by chance: a constant 15 is `length - 1` at 16, and one padding fits all even
+Each open size moves to another one, alone and then all together (two names may mean one size), until A runs.
+Numbers of one size agree by chance: a constant 15 is `length - 1` at 16, and one padding fits all even
 images; so other sizes are odd, and no two are the same.
 """
 
@@ -45,11 +45,11 @@ _LARGE_STEPS: tuple[Callable[[int], int], ...] = (
 
 @dataclass(frozen=True)
 class Resized:
-    """What came of other sizes.
+    """The result of comparing at other sizes.
 
     Attributes:
         shapes: of all inputs, at each of the sizes that A ran at.
-        failure: where the models part, at which sizes; empty if they don't.
+        failure: the first difference, and at which sizes; empty if there is none.
         parted: the inputs there.
         refused: whether B does not run there.
         fixed: sizes that only one model leaves open, for people.
@@ -63,7 +63,7 @@ class Resized:
 
 
 def fitted(pair: Interfaces) -> Interfaces:
-    """Read a model whose sizes are open anew at the other's, where the two were read at different ones."""
+    """Read a model with open sizes again at the other's sizes, where the two were read at different ones."""
     shapes = traced(pair.first.network), traced(pair.second.network)
     if [len(shape) for shape in shapes[0]] != [len(shape) for shape in shapes[1]]:
         return pair
@@ -121,7 +121,7 @@ def limit(pair: Interfaces, resized: Resized, permutations: bool) -> str:
     for who, source in (("A", pair.first), ("B", pair.second)):
         uneven = source.network.uneven or _uneven(source.network)
         if uneven:
-            return f"sizes go through {uneven} in {who}, which may part the models at others"
+            return f"sizes go through {uneven} in {who}, which may differ at other sizes"
     if len(resized.shapes) < _WANTED:
         return "A runs at too few of the other sizes that were tried"
     for shapes in resized.shapes:
@@ -161,14 +161,14 @@ def traced(network: ir.Graph) -> Shapes:
 
 
 def _judged(judge: Judge, second: Source, arrays: Arrays) -> tuple[str, bool]:
-    """Where the models part on an input that A takes, and whether B refuses it."""
+    """The first difference on an input that A accepts, and whether B refuses it."""
     try:
         judge.new.run(arrays)
     except RunError as error:
         return (f"B does not run where A does: {error}", True) if second.declares_sizes else ("", False)
     try:
         return judge(arrays).failure, False
-    except RunError:  # nothing to judge by
+    except RunError:  # no reference to judge by
         return "", False
 
 
@@ -185,7 +185,7 @@ def _inputs(first: Source, second: Source, original: Runner, shapes: Shapes) -> 
 
 
 def repeated(array: ir.Array, shape: Sequence[int]) -> ir.Array:
-    """An array of another size, with entries of this one: cut, or begun anew."""
+    """An array of another size, with entries of this one, truncated or repeated."""
     for axis, size in enumerate(shape):
         if array.shape[axis] != size:
             array = np.take(array, np.arange(size) % max(array.shape[axis], 1), axis)

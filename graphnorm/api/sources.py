@@ -1,4 +1,4 @@
-"""One face for the kinds of model that graphnorm takes: read, emit, run, save.
+"""One interface for the kinds of model that graphnorm handles: read, emit, run, save.
 
 torch and onnx are imported only when a model of theirs is given.
 """
@@ -96,7 +96,7 @@ class TorchSource(Source):
         return result_keys(self.program)
 
     def reordered(self, order: Sequence[int]) -> TorchSource:
-        """The same model, whose results are taken in another order."""
+        """The same model with its results in another order."""
         outputs = tuple(self.network.outputs[i] for i in order)
         return replace(self, network=replace(self.network, outputs=outputs), order=tuple(order))
 
@@ -256,13 +256,13 @@ def open_model(
 def _with_given(
     model: Any, example_inputs: Any, input_shapes: Mapping[str, Sequence[int]] | None
 ) -> OnnxSource:
-    """An ONNX model with its initializers taken off the inputs, which is said."""
+    """An ONNX model without its initializers among the inputs, which a remark says."""
     from graphnorm.frontends.onnx.given import overridable, settled
 
     source, taken = _open_onnx(settled(model), example_inputs, input_shapes), overridable(model)
     if not taken:
         return source
-    said = f"initializers taken as weights, which are no inputs any more: {', '.join(map(repr, taken))}"
+    said = f"initializers treated as weights, and no longer inputs: {', '.join(map(repr, taken))}"
     return replace(source, network=replace(source.network, remarks=(*source.network.remarks, said)))
 
 
@@ -339,7 +339,7 @@ def _open_torch(model: Any, example_inputs: Any, kwargs: Mapping[str, Any] | Non
 
 
 def _repeated(tensor: Any, shape: Sequence[int]) -> Any:
-    """A tensor of another size, with entries of this one: cut, or begun anew."""
+    """A tensor of another size, with entries of this one, truncated or repeated."""
     import torch
 
     for axis, size in enumerate(shape):

@@ -1,4 +1,4 @@
-"""The stages of a long call: who is told of them, and how long each took."""
+"""The stages of a long call: progress reports, and how long each took."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Stages:
 
     Attributes:
         seconds: time of each stage so far, in the order in which they were entered.
-        tell: what the caller gave to be told of stages, or nothing.
+        tell: the caller's progress callback, or nothing.
     """
 
     def __init__(self, tell: Progress | None) -> None:
@@ -23,7 +23,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, stage: str, said: str) -> Iterator[None]:
-        """Tell of a stage that runs in the ``with`` block, and add its time to those before it."""
+        """Report a stage that runs in the ``with`` block, and add its time to those before it."""
         self.tell(said)
         start = time.perf_counter()
         yield

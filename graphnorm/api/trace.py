@@ -33,5 +33,13 @@ def trace(
 
     Raises:
         InputError: the model cannot be taken.
+
+    Returns:
+        The rescaling graph: equations between log-scales, their exact solution, and causes.
+
+    >>> import torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> graphnorm.trace(model, torch.randn(3, 4))
+    RescalingGraph(network='Sequential', dimension=8)
     """
     return build(open_model(model, example_inputs, kwargs, input_shapes, inputs_as_weights).network)

@@ -53,7 +53,7 @@ class Verification:
 
     @property
     def failure(self) -> str:
-        """Where the models part; empty if they don't."""
+        """The first difference; empty if there is none."""
         parts = [part.failure for part in (self.certificate, self.measurement) if part is not None]
         return "; ".join(part for part in parts if part)
 

@@ -179,6 +179,6 @@ def _permutation(path: Path, arrays: Mapping[str, ir.Array]) -> dict[int, ir.Arr
         if not name.startswith(_PERMUTATION) or not _FACTOR.fullmatch(number) or array.dtype != np.int64:
             raise InputError(f"{path}: unknown vector {reprlib.repr(name)}")
         if array.ndim != 1 or not np.array_equal(np.sort(array), np.arange(len(array))):
-            raise InputError(f"{path}: {name} is no permutation")
+            raise InputError(f"{path}: {name} is not a permutation")
         found[int(number)] = array
     return found

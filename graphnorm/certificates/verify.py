@@ -44,6 +44,14 @@ def save_certificate(result: Result, path: Path, written: Path | None = None) ->
 
     Raises:
         InputError: clips were rewritten, so that A is not the graph that the certificate is about.
+
+    >>> import tempfile, torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> result = graphnorm.canonicalize(model, torch.randn(3, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_certificate(result, Path(folder, "cert.json"))
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['cert.json', 'cert.safetensors']
     """
     source = result.source
     if result.report.clips is not None and result.report.clips.rewritten:
@@ -111,6 +119,14 @@ def verify_certificate(
 
     Raises:
         InputError: a model or the certificate cannot be read.
+
+    >>> import tempfile, torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> result = graphnorm.canonicalize(model, torch.randn(3, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_certificate(result, Path(folder, "cert.json"))
+    ...     verify_certificate(model, result.model, Path(folder, "cert.json"), torch.randn(3, 4)).valid
+    True
     """
     certificate = read(path)
     first = open_model(a, example_inputs, kwargs, input_shapes, inputs_as_weights)
@@ -172,7 +188,7 @@ def _failed(certificate: Certificate, failure: str) -> Certificate:
 
 
 def _wrong_objective(claims: Claims, graph: RescalingGraph, x: Any) -> str:
-    """Objectives of both, computed anew: of A at log-scales 0, of B at those of the certificate."""
+    """Objectives of both, recomputed: of A at log-scales 0, of B at those of the certificate."""
     both = _objectives(graph, x, claims.p, claims.c, claims.biases)
     for name, claimed, found in zip(("before", "after"), (claims.before, claims.after), both, strict=True):
         if not abs(found - claimed) <= _SAME * max(abs(found), abs(claimed)):
@@ -181,14 +197,14 @@ def _wrong_objective(claims: Claims, graph: RescalingGraph, x: Any) -> str:
 
 
 def _about_gap(claims: Claims, graph: RescalingGraph, x: Any) -> str:
-    """How far B is above the minimum: the bound, computed anew, beside what is claimed."""
+    """How far B is above the minimum: the recomputed bound, and the claim."""
     if claims.gap is None:
         return ""
     found = certified_gap(
         build_problem(graph, claims.p, claims.c, claims.biases), x[graph.solution.variables]
     )
     if found <= max(_CONFIRMS * claims.gap, _SAME):
-        return f"the objective is at most {found:.2g} of itself above its minimum (computed anew)"
+        return f"the objective is at most {found:.2g} of itself above its minimum (recomputed)"
     return (
         f"the gap is not verified: {claims.gap:.2g} is claimed, and recomputed with no channel held, "
         f"the bound is {found:.2g}"

@@ -1,8 +1,8 @@
 """The command line: ``graphnorm canonicalize | inspect | draw | check | rules | demo``.
 
 Exit codes: 0 done or equivalent, 1 not equivalent, 2 bad usage or input, 3 a defect of graphnorm; as in
-shells 128 + n after signal n, and 141 if nobody reads what is printed.
-torch, onnx, matplotlib and rich are imported when a command needs them.
+shells 128 + n after signal n, and 141 if the output pipe is closed. torch, onnx, matplotlib and rich are
+imported when a command needs them.
 """
 
 from __future__ import annotations
@@ -37,5 +37,5 @@ def main() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """As for the interrupt key: what is unfinished is taken away on the way out."""
+    """As for the interrupt key: unfinished files are removed on exit."""
     sys.exit(KILLED + number)

@@ -66,11 +66,11 @@ def stages(report: CheckReport, saved: str = "") -> list[tuple[str, str]]:
             (
                 "RMSE ratio",
                 f"{measured.rmse_ratio:.2f}: B {measured.rmse:.2g}, A's own {measured.noise:.2g}, "
-                "both against the anchor",
+                "both against the reference",
             )
         )
         found.append(
-            ("ran on", f"A {measured.runtimes[0]}; B {measured.runtimes[1]}; anchor {measured.anchor}")
+            ("ran on", f"A {measured.runtimes[0]}; B {measured.runtimes[1]}; reference {measured.anchor}")
         )
     if report.search is not None:
         found.append(

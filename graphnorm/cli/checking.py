@@ -67,8 +67,8 @@ def check(
     """Judge whether two models are the same function: by proof where there is one, and by running them.
 
     Verdicts: identical (same graph, same bits), proved (a certificate for all inputs), proved at these
-    sizes (a certificate, but sizes are open and others may part them), agrees (on all inputs that were
-    tried), not exercised (those inputs show nothing), differs. Exit code 1 if they differ.
+    sizes (a certificate, but sizes are open and the models may differ at others), agrees (on all inputs that
+    were tried), not exercised (those inputs show nothing), differs. Exit code 1 if they differ.
     """
     from graphnorm.api.verdicts import Verdict
     from graphnorm.cli import display
@@ -128,7 +128,7 @@ def verify_certificate(
     json_path: JsonOption = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Check a certificate without trusting what wrote it: all is derived anew from A and B."""
+    """Check a certificate without trusting its author: everything is derived again from A and B."""
     from dataclasses import asdict
 
     from graphnorm.certificates.file import vectors_path

@@ -80,10 +80,10 @@ GivenOption = Annotated[
     bool,
     typer.Option(
         "--initializers-as-weights",
-        help="Take an ONNX model's initializers as weights even where they are inputs, and off the inputs.",
+        help="Treat an ONNX model's initializers as weights, not as inputs, even if they are both.",
     ),
 ]
-TrainOption = Annotated[bool, typer.Option("--train", help="Take a module by name in training mode.")]
+TrainOption = Annotated[bool, typer.Option("--train", help="Trace a module by name in training mode.")]
 
 
 @app.command()

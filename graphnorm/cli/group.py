@@ -27,7 +27,7 @@ class ReportingGroup(TyperGroup):
         except KeyboardInterrupt as error:
             raise fail("interrupted", INTERRUPTED) from error
         except BrokenPipeError:
-            raise  # nobody reads what is printed
+            raise  # the output pipe is closed
         except (GraphNormError, MemoryError, OSError) as error:
             raise fail(error, BAD_INPUT) from error
         except Exception as error:

@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """All that is known about one operator.
+    """Everything known about one operator.
 
     Attributes:
         operator: its name in the registry.
@@ -129,7 +129,7 @@ def replace_table(text: str, table: str) -> str:
     """
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
-        raise InputError(f"the document has no part between {BEGIN} and {END}")
+        raise InputError(f"the document has nothing between {BEGIN} and {END}")
     return pattern.sub(lambda _: f"{BEGIN}\n{table}\n{END}", text, count=1)
 
 

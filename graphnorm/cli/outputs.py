@@ -1,7 +1,7 @@
-"""Output files of the command line: what a run reads is never replaced, and nothing else unasked.
+"""Output files of the command line: files that a run reads are never replaced, others only on request.
 
-Suffix and folder are checked before the long work.  When the models are open, all that the run reads is
-known, and one check goes over all outputs.
+Suffix and folder are checked before the long work.  Once the models are open, every file that the run reads
+is known, and one check covers all outputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Output:
         option: how errors name it.
         files: what is written; the first is the one that was named.
         may_replace: whether existing files may be replaced.
-        beside: what may be written beside it.
+        beside: other files that may be written with it.
     """
 
     option: str

@@ -74,7 +74,7 @@ def entry_lines(entry: Entry) -> Iterator[str]:
 
     yield f"[bold]{escape(entry.operator)}[/bold]  ({entry.family})"
     if entry.fixed:
-        yield f"  fixed: {escape(entry.reason)}. All that it touches keeps its scale."
+        yield f"  fixed: {escape(entry.reason)}. Everything that it touches is pinned."
     else:
         yield f"  operands -> result: {escape(entry.signature)}"
         yield f"  in explanations: {escape(entry.reason)}"

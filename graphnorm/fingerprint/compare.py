@@ -40,8 +40,23 @@ def compare(
     and where the fingerprints differ, weights of one entry count as numbers of the program in both: an
     optimiser may hold these as weights.
 
+    Args:
+        a: see `graphnorm.trace`, as are the others.
+        b: the other model.
+        example_inputs: inputs to trace torch modules with.
+        kwargs: keyword inputs of torch modules.
+        input_shapes: sizes of ONNX symbolic dimensions, by input name.
+
+    Returns:
+        Both fingerprints, and where they differ.
+
     Raises:
         InputError: a model cannot be taken, or the two take different inputs.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(4, 2)
+    >>> compare(model, model, torch.randn(3, 4)).differences
+    ()
     """
     pair = fitted(open_pair(a, b, example_inputs, kwargs, input_shapes))
     networks = pair.first.network, pair.second.network

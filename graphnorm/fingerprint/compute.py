@@ -74,7 +74,26 @@ def fingerprint_of(
     kwargs: Mapping[str, Any] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Fingerprint:
-    """The fingerprint of a model; see `graphnorm.trace` for the arguments."""
+    """The fingerprint of a model: path-norms (Gonon et al. 2024) and balanced masses (linear).
+
+    Args:
+        model: see `graphnorm.trace`, as are the others.
+        example_inputs: inputs to trace a torch module with.
+        kwargs: keyword inputs of a torch module.
+        input_shapes: sizes of an ONNX model's symbolic dimensions, by input name.
+
+    Returns:
+        The invariants, and a short id made of them.
+
+    Raises:
+        InputError: the model cannot be taken.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> found = fingerprint_of(model, torch.randn(3, 4))
+    >>> sorted(found.path_norms), len(found.masses)
+    (['l1', 'l2', 'l4'], 2)
+    """
     return of_network(open_model(model, example_inputs, kwargs, input_shapes).network)
 
 

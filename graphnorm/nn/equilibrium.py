@@ -64,7 +64,7 @@ def seen(v: Tensor, groups: int) -> Tensor:
     """Running statistics ``(in_channels,)``, with 1 for all channels of a group that has none above 0.
 
     The 1 also keeps the statistics in place when a model is rescaled: were they free, every gain could shrink
-    along with them for ever, and no rescaling would be the smallest one.
+    along with them without limit, and the objective would have no minimum.
     """
     by_group = v.reshape(groups, -1)
     known = by_group.clamp_min(0).sum(1, keepdim=True) > 0
@@ -74,7 +74,7 @@ def seen(v: Tensor, groups: int) -> Tensor:
 def _reciprocal(x: Tensor) -> Tensor:
     """1 / x of x >= 0; 0, with derivative 0, where the derivative 1 / x^2 is not finite.
 
-    The only constant is infinity, which any rescaling leaves as it is.
+    The only constant is infinity, which no rescaling changes.
     """
     usable = x.square().reciprocal() < torch.inf
     return torch.where(usable, x, torch.inf).reciprocal()

@@ -1,4 +1,4 @@
-"""What all EquiNorm layers share.
+"""The base of all EquiNorm layers.
 
     y_d = gain_d * (w'' * x)_d + bias_d,   w'' of `graphnorm.nn.equilibrium`
 
@@ -26,12 +26,12 @@ NO_STATISTICS = "the layer has no running statistics: it was made with track_run
 
 @dataclass(frozen=True)
 class EquiNormOptions:
-    """How an EquiNorm layer takes its statistics.
+    """How an EquiNorm layer computes its statistics.
 
     Attributes:
         one_pass: The formula for s_d that reads the weights once.
         momentum: Weight of the newest batch in ``running_v``, as BatchNorm's; None: the mean of all batches.
-        track_running_stats: Keep ``running_v``; without, evaluation takes the batch's sums too.
+        track_running_stats: Keep ``running_v``; without, evaluation uses the batch's sums too.
         stats_fraction: Sums are taken over this first part of the batch.
         signed_inputs: Sum magnitudes: for inputs of both signs, whose plain sums cancel.
         synchronise: In training, sum v and r over the ranks of ``process_group``.
@@ -39,6 +39,10 @@ class EquiNormOptions:
 
     Raises:
         InputError: A number out of its range.
+
+    >>> from graphnorm.nn import EquiNormLinear
+    >>> EquiNormLinear(4, 2, momentum=None).options.momentum is None
+    True
     """
 
     one_pass: bool = False
@@ -64,6 +68,11 @@ class EquiNormLayer(nn.Module):
         gain: ``(out_channels,)``, None without ``affine``; so is ``bias``.
         running_v: Running mean of v / r, ``(in_channels,)``; None without ``track_running_stats``.
         options: `EquiNormOptions`.
+
+    >>> from graphnorm.nn import EquiNormLinear
+    >>> layer = EquiNormLinear(4, 2)
+    >>> isinstance(layer, EquiNormLayer), layer.gain.shape, layer.running_v.shape
+    (True, torch.Size([2]), torch.Size([4]))
     """
 
     weight: Tensor
@@ -83,7 +92,7 @@ class EquiNormLayer(nn.Module):
         self.register_buffer("num_batches_tracked", count)
 
     def reset_running_stats(self) -> None:
-        """Forget all batches: ``running_v`` is 1."""
+        """Reset the running statistics: ``running_v`` is 1."""
         if self.running_v is not None and self.num_batches_tracked is not None:
             self.running_v.fill_(1)
             self.num_batches_tracked.zero_()
@@ -95,7 +104,7 @@ class EquiNormLayer(nn.Module):
         resample_signs_(self.weight)
         if self.bias is not None:
             self.bias.zero_()
-        if "running_v" in self._buffers:  # torch.nn calls this before the rest is there
+        if "running_v" in self._buffers:  # torch.nn calls this before the other attributes exist
             self.reset_running_stats()
             if self.gain is not None:
                 self.gain.fill_(1)

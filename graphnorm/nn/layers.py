@@ -64,6 +64,10 @@ class EquiNormConv1d(_EquiNormConv, nn.Conv1d):
 
     The arguments are those of ``torch.nn.Conv1d``, with ``affine`` (gain and bias) in the place of ``bias``;
     ``options`` are the fields of `EquiNormOptions`.  Padded entries count as inputs only through r.
+
+    >>> import torch
+    >>> EquiNormConv1d(3, 8, 5)(torch.rand(4, 3, 20)).shape
+    torch.Size([4, 8, 16])
     """
 
     def __init__(
@@ -130,6 +134,10 @@ class EquiNormConv3d(_EquiNormConv, nn.Conv3d):
 
     The arguments are those of ``torch.nn.Conv3d``, with ``affine`` (gain and bias) in the place of ``bias``;
     ``options`` are the fields of `EquiNormOptions`.  Padded entries count as inputs only through r.
+
+    >>> import torch
+    >>> EquiNormConv3d(1, 2, 3, padding=1)(torch.rand(2, 1, 4, 4, 4)).shape
+    torch.Size([2, 2, 4, 4, 4])
     """
 
     def __init__(
@@ -158,8 +166,13 @@ class EquiNormConv3d(_EquiNormConv, nn.Conv3d):
 class EquiNormLinear(EquiNormLayer, nn.Linear):  # type: ignore[misc] # torch types bias in two ways
     """`torch.nn.Linear` with equilibrium normalization, over ``(..., in_features)``.
 
-    A matrix is a kernel of one tap; r is the number of rows.  ``affine`` is gain and bias; ``options`` are
-    the fields of `EquiNormOptions`.
+    The arguments are those of ``torch.nn.Linear``, with ``affine`` (gain and bias) in place of ``bias``;
+    ``options`` are the fields of `EquiNormOptions`.  A matrix is a kernel of one tap; r is the number of
+    rows.
+
+    >>> import torch
+    >>> EquiNormLinear(6, 3)(torch.rand(10, 6)).shape
+    torch.Size([10, 3])
     """
 
     def __init__(

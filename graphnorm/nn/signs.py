@@ -15,10 +15,21 @@ def one_signed(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def resample_signs_(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw the signs of one-signed kernels anew, in place, until each has both; magnitudes stay.
+    """Redraw the signs of one-signed kernels in place, until each has both; magnitudes stay.
 
     A kernel of one weight cannot have both signs and stays as it is.  One pass over a one-signed kernel has
     no s_d (Defazio & Bottou 2018).
+
+    Args:
+        weight: ``(out_channels, ...)``, changed in place.
+        generator: for the signs; None: torch's own.
+
+    Returns:
+        The weight.
+
+    >>> weight = resample_signs_(torch.ones(3, 4))
+    >>> bool(((weight > 0).any(1) & (weight < 0).any(1)).all())
+    True
     """
     if weight.is_meta:
         return weight

@@ -74,7 +74,7 @@ class _Condenser:
         return self._finish()
 
     def _finish(self) -> Flow:
-        used = sorted({end for pair in self._reads for end in pair})  # an input that nobody reads is left out
+        used = sorted({end for pair in self._reads for end in pair})  # an input that is not read is omitted
         number = {old: new for new, old in enumerate(used)}
         links = [
             Link(number[source], number[target], self.reader.read(list(values)), tuple(values))

@@ -1,4 +1,4 @@
-"""What a picture says about each box and link when asked: layers, ties, and what pins the rest."""
+"""What a picture shows about each box and link on hover: layers, ties, and what pins the rest."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ class Part:
     """An operator inside a box.
 
     Attributes:
-        text: how a person calls it.
+        text: its usual name.
         node: index into ``graph.network.nodes``; -1 for inputs and outputs.
-        pins: whether it fixes scales of what it touches.
+        pins: whether it pins scales of its operands.
         seam: what the tensor between the part before and this one carries, where both have weights.
         layer: whether it has multiplicative weights.
     """

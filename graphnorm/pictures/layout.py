@@ -20,7 +20,7 @@ _MARGIN = 14.0
 
 
 def arrange(flow: Flow) -> Layout:
-    """Lay a picture out in as many strips as give it a sensible shape."""
+    """Lay a picture out in as many strips as give it a suitable aspect ratio."""
     rank = ranks(flow)
     best: Layout | None = None
     for count in range(1, min(_MOST_STRIPS, max(rank) + 1) + 1):
@@ -37,7 +37,7 @@ def arrange(flow: Flow) -> Layout:
 
 
 def _badness(layout: Layout) -> float:
-    """How far from the wanted shape, and how empty."""
+    """Distance from the wanted aspect ratio, and emptiness."""
     covered = sum(rect.width * rect.height for rect in layout.boxes.values())
     return abs(math.log(layout.aspect / ASPECT)) - math.log(covered / (layout.width * layout.height))
 

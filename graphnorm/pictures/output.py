@@ -37,6 +37,17 @@ def draw(
 
     Raises:
         InputError: an unknown suffix, an existing file, a missing library, or an option that does not fit.
+
+    Returns:
+        The picture, with its boxes, links and groups as data.
+
+    >>> import tempfile, torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> graph = graphnorm.trace(model, torch.randn(3, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     picture = draw(graph, Path(folder, "graph.svg"))
+    ...     Path(folder, "graph.svg").read_text()[:4]
+    '<svg'
     """
     path = Path(path)
     check_format(path)

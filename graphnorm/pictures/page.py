@@ -1,4 +1,4 @@
-"""Pictures as one web page without anything from outside: hover, search, and a switch between views."""
+"""Pictures as one self-contained web page: hover, search, and a switch between views."""
 
 from __future__ import annotations
 

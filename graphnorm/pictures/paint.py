@@ -129,7 +129,7 @@ def _seam(strands: Sequence[Strand], x: float, base: float, colours: Mapping[int
 
 
 def pin(x: float, base: float, ink: str) -> list[Mark]:
-    """A small pin: an operator that fixes the scale of what it touches."""
+    """A small pin: an operator that pins the scales of its operands."""
     head = Block(x - 2.1, base - 7.4, 4.2, 4.2, 2.1, ink)
     return [Stroke((("M", (x, base - 4.0)), ("L", (x, base + 0.6))), ink, 1.0), head]
 

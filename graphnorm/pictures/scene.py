@@ -72,7 +72,7 @@ class Item:
     Attributes:
         kind: class of the item, ``box``, ``link``, ``frame``, ``legend``.
         key: which one.
-        title: what a pointer that rests on it shows.
+        title: tooltip.
     """
 
     kind: str

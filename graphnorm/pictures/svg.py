@@ -57,7 +57,7 @@ def _mark(mark: Mark) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as XML can hold it: control characters are none of its characters, however written."""
+    """Text for XML, which allows no control characters, not even escaped."""
     return html.escape(printable(text))
 
 

@@ -1,4 +1,4 @@
-"""Operators grouped as a person reads them: a layer is one thing, however many operators it became.
+"""Operators grouped by layer, however many operators a layer was lowered to.
 
 A unit is a run of consecutive operators of one module that holds no other module (a Linear that became
 MatMul and Add, a norm that became six operators), or a single operator.  Weight expressions belong to none.
@@ -29,14 +29,14 @@ OPAQUE = having(Trait.RECURRENT, without=Trait.CONTRACTS | Trait.ATTENDS) | CONT
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Node indices, and what they are together.
+    """Node indices, and properties of the group.
 
     Attributes:
         path: the module's path, by components.
         parent: the path of the module around it; of the module itself for code between its submodules.
         layer: it has multiplicative weights.
         diagonal: these only scale channels (BatchNorm, LayerScale): it folds into the layer before.
-        alone: it deserves a box even if it has no weights (a product of activations).
+        alone: it gets a box even if it has no weights (a product of activations).
         pools: it pools, reduces or resizes: it belongs to a box of its own module only.
     """
 

@@ -1,4 +1,4 @@
-"""What boxes say: operators by the names that people use for them."""
+"""Text in boxes: operators by their usual names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def norm_text(nodes: Sequence[Node]) -> str:
 
 
 def tidy(parts: Sequence[Part], limit: int = 4) -> tuple[Part, ...]:
-    """Leave out what says least, until at most `limit` parts are left: layers and pins stay longest."""
+    """Omit the least informative parts until at most `limit` remain: layers and pins are kept longest."""
     kept: list[Part] = []
     for part in parts:
         if kept and kept[-1].text == part.text and not part.seam:
@@ -57,7 +57,7 @@ def tidy(parts: Sequence[Part], limit: int = 4) -> tuple[Part, ...]:
 
 
 def counted(parts: Sequence[Part], most: int = 4) -> tuple[Part, ...]:
-    """Parts of a whole module: each operator once, with its number; what pins keeps its mark."""
+    """Parts of a whole module: each operator once, with its number; pinning operators keep their mark."""
     plain = [part.text.removeprefix("depthwise ").removeprefix("grouped ").split(" ")[0] for part in parts]
     pinning = {text for text, part in zip(plain, parts, strict=True) if part.pins}
     first = {text: part.node for text, part in reversed(list(zip(plain, parts, strict=True)))}

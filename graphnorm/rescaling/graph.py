@@ -65,6 +65,12 @@ class RescalingGraph:
         demands: the log-scale of each (region of a) weight.
         solution: labels in terms of independent variables.
         dimension: number of independent rescalings of weights that preserve the function.
+
+    >>> import torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> graph = graphnorm.trace(model, torch.randn(3, 4))
+    >>> graph.dimension, [group.variables.size for group in graph.groups]
+    (8, [8])
     """
 
     network: ir.Graph

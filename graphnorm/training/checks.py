@@ -1,4 +1,4 @@
-"""All that a step multiplies, checked before the first multiplication: a step is all or nothing."""
+"""Everything that a step multiplies is checked before the first multiplication: a step is all or nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from graphnorm.frontends.torch.tensors import has_own_entries
 from graphnorm.training.compiled import Moving
 
 Mark = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]
-_PLAIN = (Tensor, nn.Parameter)  # asking these for a missing attribute takes longer than all else here
+_PLAIN = (Tensor, nn.Parameter)  # a failing getattr on these dominates the cost
 
 
 def mark_of(tensor: Tensor) -> Mark:
-    """Where a tensor's entries are and how they are read: while that stays, a compiled step is valid."""
+    """A tensor's address and layout: while these stay the same, a compiled step is valid."""
     local = _local(tensor)
     if local.layout != torch.strided:
         return 0, (), (), local.dtype

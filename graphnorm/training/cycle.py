@@ -144,7 +144,7 @@ class Cycle:
             self.total(flows)
         rising, falling = flows.view(2, -1)
         step = torch.log_(falling / rising).mul_(stage.rate)
-        step = torch.nan_to_num_(step, nan=0.0, posinf=0.0, neginf=0.0)  # dead on one side: left alone
+        step = torch.nan_to_num_(step, nan=0.0, posinf=0.0, neginf=0.0)  # dead on one side: not updated
         if not stage.fresh or not first:
             step += z.index_select(0, stage.variables)
         step.clamp_(-bound, bound)

@@ -223,7 +223,7 @@ class ENorm:
                 yield name, tensor, 1.0
 
     def _compile(self) -> CompiledStep:
-        """The compiled step; made anew if any tensor is another than before."""
+        """The compiled step; rebuilt if any tensor was replaced."""
         for table in self._optimizers:
             table.check_keys()
         now = list(self._moving())

@@ -172,12 +172,12 @@ class ImplicitENorm:
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Make the model plain again: its weights are the effective ones, the log-scales are gone."""
+        """Make the model plain again: its weights become the effective ones, the log-scales are removed."""
         effective = [getattr(owner, attribute).clone() for owner, attribute, _ in self._made]
         for (owner, attribute, _), value in zip(self._made, effective, strict=True):
             parametrize.remove_parametrizations(owner, attribute, leave_parametrized=False)
             getattr(owner, attribute).copy_(value)
-        for owner, order in self._orders:  # what was parametrised came back last
+        for owner, order in self._orders:  # a parameter that was parametrised is re-registered last
             for table in (owner._parameters, owner._buffers):
                 for attribute in order:
                     if attribute in table:
@@ -190,7 +190,7 @@ def _all_names(model: nn.Module) -> dict[int, list[tuple[str, Tensor]]]:
     """Every name of each parameter and buffer, by identity."""
     found: dict[int, list[tuple[str, Tensor]]] = {}
     seen: set[tuple[int, str]] = set()
-    for path, module in model.named_modules():  # a module that has two names is met once
+    for path, module in model.named_modules():  # a module that has two names is visited once
         for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None and (id(module), attribute) not in seen:
                 seen.add((id(module), attribute))

@@ -2,7 +2,8 @@
 
 Threads share the rows of each matrix.  Sums are of the matrix's own type over short runs, and float64 over
 these.  Loops over a line start at 0: no index may be negative then, and they are vectorised.  Nothing is kept
-on disk: processes that fill Numba's cache at once, as the ranks of a training, may read each other's halves.
+on disk: processes that fill Numba's cache at once, as the ranks of a training do, may read each other's
+incomplete files.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _multiply(w: Reals, row: Reals, column: Reals) -> None:
 
 @njit()
 def _share(t: int, jobs: Integers, reads: Integers, tables: Tables, scratch: Scratch) -> None:
-    """What thread t does of a pass."""
+    """Thread t's share of a pass."""
     factors, weights, masses, partial = scratch.factors, scratch.weights, scratch.masses, scratch.partial
     parts = partial.shape[0]
     for number, rows, columns in jobs:
@@ -133,7 +134,7 @@ def _move(k: int, tables: Tables, scratch: Scratch, bound: float) -> None:
         scale = exponentials[tables.own[tables.own_at[k] + source]] ** 2
         flows[tables.target[at]] += tables.share[at] * scratch.masses[source] * scale
     for i in range(count):
-        if flows[i] > 0.0 and flows[count + i] > 0.0:  # dead on one side: left alone
+        if flows[i] > 0.0 and flows[count + i] > 0.0:  # dead on one side: not updated
             step = math.log(flows[count + i] / flows[i]) * tables.rate[first + i]
             if abs(step) < np.inf:
                 variable = tables.variables[first + i]
@@ -181,7 +182,7 @@ def _unpacked(packed: Packed) -> Tables:
 def run(packed: Packed, scratch: Scratch, cycles: int, bound: float, threaded: bool) -> None:
     """Cycles over all stages, from log-scales 0; tensors are multiplied during the last one.
 
-    Not `threaded`, one thread does the shares of all.
+    If not `threaded`, one thread does all shares.
     """
     tables = _unpacked(packed)
     scratch.z[:] = 0.0

@@ -2,7 +2,7 @@
 
 A matrix is read for its stage's sums and multiplied, with its momentum, as soon as both its sides are known:
 it comes from memory once.  It takes sums of squares (p = 2) of float32 or float64 tensors that lie in memory
-as matrices; everything else goes the general way (`cycle`, `scaling`).
+as matrices; everything else uses the general implementation (`cycle`, `scaling`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _home: list[int] = []  # the process of Numba's threads: GNU OpenMP ends one tha
 
 
 def covers(cycle: Cycle, sources: Sequence[Tensor], jobs: Sequence[Job]) -> bool:
-    """Whether Numba is there, and all tensors are of the kind that it is given here."""
+    """Whether Numba is installed, and all tensors are of a supported kind."""
     tensors = [*sources, *(job.layout.view(job.tensor) for job in jobs)]
     return (
         (cycle.p, cycle.exact, cycle.total) == (2.0, False, None)
@@ -39,7 +39,7 @@ def covers(cycle: Cycle, sources: Sequence[Tensor], jobs: Sequence[Job]) -> bool
 
 
 def _found() -> bool:
-    """Whether Numba is there, and takes the NumPy that is there."""
+    """Whether Numba is installed, and supports the installed NumPy."""
     if importlib.util.find_spec("numba") is None:
         return False
     try:

@@ -54,6 +54,12 @@ class PathSGD(Optimizer):
 
     Raises:
         InputError: an operator of the network has no paths, or the model cannot be traced.
+
+    >>> import torch, graphnorm
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> optimizer = graphnorm.PathSGD(model, torch.randn(3, 4), lr=0.1)
+    >>> model(torch.randn(5, 4)).square().mean().backward()
+    >>> optimizer.step()
     """
 
     @kept_filters()

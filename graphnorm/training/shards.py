@@ -39,7 +39,7 @@ def shard_of(name: str, tensor: Tensor, mesh: DeviceMesh | None) -> Shard:
     """This process's share of a tensor of a model whose parameters live on `mesh`.
 
     Raises:
-        InputError: the tensor is distributed in another way than by contiguous shards or replicas.
+        InputError: the tensor is distributed otherwise than by contiguous shards or replicas.
     """
     if not isinstance(tensor, DTensor):
         return Shard(tensor, whole(tensor.shape), mesh is None or not any(_coordinate(mesh)))

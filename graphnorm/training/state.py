@@ -45,7 +45,7 @@ EXPONENTS: dict[str, dict[str, float]] = {
 
 
 def register_optimizer(name: str, exponents: Mapping[str, float]) -> None:
-    """Teach graphnorm another optimizer's state.
+    """Register how another optimizer's state is rescaled.
 
     Args:
         name: the optimizer's class name.
@@ -64,7 +64,7 @@ class StateTable:
         extra: exponents by state key, which come before those of the table.
 
     Raises:
-        InputError: nothing is known of this class of optimizer.
+        InputError: this class of optimizer is unknown.
     """
 
     def __init__(self, optimizer: Optimizer, extra: Mapping[str, float] | None = None) -> None:

@@ -120,7 +120,7 @@ def _fixed(model: nn.Module, movable: Collection[str] | None) -> set[str]:
 
 @contextmanager
 def _fixed_momentum(model: nn.Module) -> Iterator[None]:
-    """Cumulative running means divide by a counter, which no trace can follow; outputs do not see it."""
+    """Cumulative running means divide by a counter, which tracing cannot follow; no output reads it."""
     cumulative = [m for m in model.modules() if isinstance(m, _NormBase) and m.momentum is None]
     try:
         for module in cumulative:

@@ -67,7 +67,7 @@ class Tables(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """`Tables` in four pieces: handing Numba two dozen arrays takes as long as reading a layer."""
+    """`Tables` in four pieces: passing two dozen arrays to Numba takes as long as reading a layer."""
 
     matrices: Sequence[Reals]
     tensors: Sequence[Reals]
@@ -79,7 +79,7 @@ class Packed(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory that is kept.
+    """Buffers that are reused.
 
     Attributes:
         z: log-scales of the variables.
@@ -174,6 +174,6 @@ def packed(tables: Tables) -> Packed:
 
 
 def _joined(arrays: Iterable[Integers]) -> tuple[Integers, Integers]:
-    """Arrays one after the other, and where each begins and the last ends."""
+    """Concatenated arrays, and the offsets at which they begin and end."""
     held = list(arrays)
     return np.concatenate([np.empty(0, dtype=np.int64), *held]), np.cumsum([0, *map(len, held)])

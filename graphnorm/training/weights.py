@@ -23,7 +23,7 @@ def plain_module(model: nn.Module) -> nn.Module:
 
 
 class Weights:
-    """Parameters and buffers, looked up anew each time: they may be replaced.
+    """Parameters and buffers, looked up each time, as they may be replaced.
 
     Args:
         model: a plain module.

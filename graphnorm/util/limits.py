@@ -47,6 +47,14 @@ def limits(
 ) -> Iterator[Limits]:
     """Other limits within a ``with`` block; infinity is none.
 
+    Args:
+        entries: of one tensor; None leaves this limit as it is.
+        nodes: after functions are put in place of their calls, likewise.
+        steps: nodes that one loop runs over all its iterations, likewise.
+
+    Yields:
+        The limits in force.
+
     >>> with limits(entries=1e12) as found:
     ...     found.entries
     1000000000000.0

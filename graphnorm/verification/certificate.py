@@ -138,7 +138,7 @@ def _no_power_of_two(graph: RescalingGraph, x: Floats) -> str:
         powers = np.asarray(scales) / LOG2
         off = np.abs(powers - np.rint(powers)).max(initial=0.0)
         if not off <= _WHOLE:
-            return f"a coefficient is no power of two: its exponent is off by {off:.3g}"
+            return f"a coefficient is not a power of two: its exponent is off by {off:.3g}"
     return ""
 
 

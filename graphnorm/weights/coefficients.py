@@ -46,7 +46,7 @@ class Rescaled:
 class Coefficients(Mapping[str, Floats]):
     """Weight name -> factors (not log-scales), float64, broadcastable to the weight.
 
-    Factors of a matrix are as large as twice its float32 entries: they are computed anew at each access.
+    Factors of a matrix are as large as twice its float32 entries: they are recomputed at each access.
     """
 
     def __init__(

@@ -60,6 +60,14 @@ class CanonicalizePass(PassBase):
         inplace: Change the given module instead of a copy.
         device: Where to solve and to verify: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         report: After a call, the report of `graphnorm.canonicalize`.
+
+    >>> import torch
+    >>> from torch.fx import symbolic_trace
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> run = CanonicalizePass((torch.randn(3, 4),))
+    >>> result = run(symbolic_trace(model))
+    >>> result.modified, run(result.graph_module).modified
+    (True, False)
     """
 
     example_inputs: tuple[Any, ...]

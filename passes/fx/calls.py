@@ -25,7 +25,7 @@ _MATRIX_AXES: tuple[tuple[Any, Any], ...] = (
     ((1,), {}),
     ((1, -1), {}),
     ((), {"start_dim": 1}),
-)  # how flatten is told to keep axis 0
+)  # flatten's argument that keeps axis 0
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -96,10 +96,10 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def require_graph_module(owner: PassBase, module: object) -> None:
-    """Refuse what is no ``GraphModule``.
+    """Refuse other models than a ``GraphModule``.
 
     Raises:
-        InputError: It is something else; the message says how to trace it.
+        InputError: It is not one; the message says how to trace it.
     """
     if not isinstance(module, GraphModule):
         raise InputError(

@@ -29,8 +29,8 @@ from graphnorm.passes.fx.clip_program import copied, rewrite_program
 from graphnorm.rescaling.clips import PINNED_ANYWAY, Rewriting, bounded_clips, movable_clips
 from graphnorm.verification.rewriting import first_departure
 
-_SHARED = "it is no activation module that is called once"
-_CLOSED = "its bounds are no numbers, it has hooks, or it is called in a module that the graph does not open"
+_SHARED = "it is not an activation module that is called once"
+_CLOSED = "its bounds are not numbers, it has hooks, or it is called in a module that the graph does not open"
 
 
 @dataclass(eq=False)
@@ -46,6 +46,11 @@ class RewriteClipsPass(PassBase):
         kwargs: Keyword arguments.
         rewritten: After a call, the names of the clips that were rewritten.
         skipped: After a call, why each other bounded clip was left: ``"act: ..."``.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU6(), torch.nn.Linear(8, 2))
+    >>> RewriteClipsPass((torch.randn(3, 4),))(model).graph_module[1]
+    ChannelClip(min=0.0, max=(8,))
     """
 
     example_inputs: tuple[Any, ...]
@@ -151,7 +156,7 @@ def separate_calls(module: nn.Module, wanted: Container[str] | None = None) -> N
     """Give clips of a graph that have no module of their own a `ChannelClip`; changes the module.
 
     Args:
-        module: what is no ``GraphModule`` stays as it is.
+        module: other modules stay as they are.
         wanted: paths of those to separate, as a call without this argument gives them; None: all.
     """
     if not isinstance(module, GraphModule):

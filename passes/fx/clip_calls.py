@@ -23,6 +23,15 @@ class ChannelClip(nn.Module):
     """``min(max(x, min), max)``, where a bound is a buffer, a number, or None for no bound.
 
     A buffer broadcasts to the input, ``(channels, 1, 1)`` for images.  NaN stays NaN, as in ``torch.clamp``.
+
+    Args:
+        min: lower bound; None: none.
+        max: upper bound; None: none.
+        inplace: write into the input.
+
+    >>> import torch
+    >>> ChannelClip(0.0, torch.tensor([1.0, 6.0]))(torch.tensor([-1.0, 7.0]))
+    tensor([0., 6.])
     """
 
     min: Any
@@ -111,7 +120,7 @@ def operand(node: Node) -> Node | None:
 
 
 def _clip(low: Any, high: Any, inplace: Any) -> Clip | None:
-    """None if a limit is no number, or if no limit would have to move."""
+    """None if a limit is not a number, or if no limit would be rescaled."""
     limits: list[Limit] = []
     for limit, unbounded in ((low, -torch.inf), (high, torch.inf)):
         if limit is not None and type(limit) not in (int, float):

@@ -22,7 +22,7 @@ from graphnorm.frontends.torch.read import read_torch
 from graphnorm.passes.fx.clip_calls import clip_call, operand
 from graphnorm.rescaling.clips import PINNED_ANYWAY, Rewriting, bounded_clips, movable_clips
 
-_INNER = "its bounds are no numbers, or it lies in an inner graph: rewrite the module and export it again"
+_INNER = "its bounds are not numbers, or it lies in an inner graph: rewrite the module and export it again"
 _STATE = (InputKind.TOKEN, InputKind.PARAMETER, InputKind.BUFFER)
 _ATEN = torch.ops.aten
 Model = TypeVar("Model", nn.Module, ExportedProgram)

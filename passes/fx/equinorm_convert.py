@@ -1,8 +1,8 @@
 """Convolution or linear layer and BatchNorm, as one EquiNorm layer.
 
-EquiNorm's w'' = s (w + b) has no v-weighted mean, so that most weights cannot be had exactly;
-`fx_equinorm_fit` takes those nearest to them in effect.  Gain and bias are the least-squares fit of what the
-BatchNorm gave in evaluation mode, layer after layer, each on what the converted layers before it give.
+EquiNorm's w'' = s (w + b) has no v-weighted mean, so that most weights cannot be matched exactly;
+`equinorm_fit` finds those nearest in effect.  Gain and bias are the least-squares fit of what the BatchNorm
+gave in evaluation mode, layer after layer, each on what the converted layers before it give.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ class ConvertToEquiNormPass(PassBase):
         inplace: Change the given module instead of a copy.
         converted: After a call, the pairs that were replaced.
         skipped: After a call, why each BatchNorm left was not: ``"bn2: ..."``.
+
+    >>> import torch
+    >>> pair = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+    >>> converted = ConvertToEquiNormPass(fresh=True)(pair).graph_module
+    >>> [type(layer).__name__ for layer in converted]
+    ['EquiNormConv2d', 'Identity', 'ReLU']
     """
 
     calibration: tuple[Any, ...] | None = None

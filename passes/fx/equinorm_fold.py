@@ -18,6 +18,11 @@ class FoldEquiNormPass(LayerPass):
     """Replace each evaluation-mode EquiNorm layer by the plain layer that computes the same.
 
     The result is for inference, and exports as plain convolutions.  Options: `LayerPass`.
+
+    >>> import torch
+    >>> from graphnorm.nn import EquiNormLinear
+    >>> FoldEquiNormPass()(torch.nn.Sequential(EquiNormLinear(4, 2)).eval()).graph_module[0]
+    Linear(in_features=4, out_features=2, bias=True)
     """
 
     def why_not(self, layer: Any) -> str | None:

@@ -59,7 +59,7 @@ def equinorm_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def why_not_plain(layer: EquiNormLayer) -> str | None:
-    """What makes a layer more than its class and tensors say, so that no other may take its place."""
+    """Why a layer is more than its class and tensors, and must not be replaced; empty if it is not."""
     if layer.running_v is None:
         return "it has no running statistics"
     if layer.weight.is_meta:
@@ -109,7 +109,7 @@ class LayerPass(PassBase):
         return why_not_plain(layer)
 
     def made(self, layer: Any) -> nn.Module:
-        """What takes the place of a candidate."""
+        """The replacement of a candidate."""
         raise NotImplementedError
 
     def call(self, graph_module: Any) -> PassResult:
@@ -131,7 +131,7 @@ class LayerPass(PassBase):
 
 
 def require_module(owner: PassBase, module: object) -> None:
-    """Refuse what is no module.
+    """Refuse anything but a module.
 
     Raises:
         InputError: It is something else.

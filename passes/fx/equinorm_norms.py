@@ -34,6 +34,11 @@ class ConvertToBatchNormPass(LayerPass):
 
     Attributes:
         eps: BatchNorm's.
+
+    >>> from graphnorm.nn import EquiNormLinear
+    >>> model = torch.nn.Sequential(EquiNormLinear(4, 2)).eval()
+    >>> [type(layer).__name__ for layer in ConvertToBatchNormPass()(model).graph_module[0]]
+    ['Linear', 'BatchNorm1d']
     """
 
     eps: float = 1e-5
@@ -61,6 +66,11 @@ class ConvertToGroupNormPass(LayerPass):
     Attributes:
         groups: Of each GroupNorm; where they do not divide the channels, the greatest common divisor.
         eps: GroupNorm's.
+
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    >>> norm = ConvertToGroupNormPass(groups=4)(model).graph_module[1]
+    >>> type(norm).__name__, norm.num_groups, norm.num_channels
+    ('GroupNorm', 4, 8)
     """
 
     groups: int = 32

@@ -54,6 +54,13 @@ class FoldBatchNormPass(PassBase):
         inplace: Change the given module and its layers (after ``symbolic_trace`` these are the layers of
             the traced model too).  By default the result is a copy, unless there is nothing to fold.
         skipped: After a call, why each BatchNorm left was not folded: ``"bn2: ..."``.
+
+    >>> import torch
+    >>> from torch.fx import symbolic_trace
+    >>> pair = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
+    >>> folded = FoldBatchNormPass()(symbolic_trace(pair)).graph_module
+    >>> [type(layer).__name__ for layer in folded.children()]
+    ['Conv2d', 'ReLU']
     """
 
     inplace: bool = False
@@ -164,9 +171,9 @@ def _why_not(calls: Calls, norm_node: Node) -> str | None:
 
 
 def obstacles(calls: Calls, norm_node: Node, evaluated: bool = True) -> Iterator[str]:
-    """All that is in the way; a later test may rely on the earlier ones, so only the first is read.
+    """All obstacles; a later test may rely on the earlier ones, so only the first is used.
 
-    Without ``evaluated`` the pair is looked at as layers, and the state of the BatchNorm does not matter.
+    Without ``evaluated`` the pair is judged as layers, and the state of the BatchNorm does not matter.
     """
     if norm_node.op != "call_module":
         yield "batch_norm is called as a function, and passes read modules; use SplitNormPass before tracing"

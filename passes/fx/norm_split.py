@@ -31,6 +31,21 @@ class SplitNormPass(LayerPass):
     Run it before ``torch.fx.symbolic_trace``, `FoldBatchNormPass` or `ConvertToEquiNormPass`.  The function
     and the tensors are the same, in training too; names in the state dict are not: ``bn1.weight`` becomes
     ``bn1.0.weight``.  Options: `LayerPass`.
+
+    >>> class NormAct(nn.BatchNorm2d):  # as timm's BatchNormAct2d
+    ...     def __init__(self, channels):
+    ...         super().__init__(channels)
+    ...         self.act = nn.ReLU()
+    ...
+    ...     def forward(self, x):
+    ...         if self.training:
+    ...             self.num_batches_tracked.add_(1)
+    ...         state = self.running_mean, self.running_var, self.weight, self.bias
+    ...         x = nn.functional.batch_norm(x, *state, self.training, self.momentum, self.eps)
+    ...         return self.act(x)
+    >>> split = SplitNormPass()(nn.Sequential(NormAct(3))).graph_module
+    >>> [type(layer).__name__ for layer in split[0]]
+    ['BatchNorm2d', 'ReLU']
     """
 
     def candidates(self, model: nn.Module) -> dict[str, nn.Module]:

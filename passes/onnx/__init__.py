@@ -43,9 +43,18 @@ class CanonicalizePass(FunctionalPass):
         mode: ``"optimal"``, or ``"exact"``: coefficients are powers of two, outputs bit-identical.
         tol: Largest log-imbalance left at any neuron.
         verify: Check that the result computes the same function.
-        inputs_as_weights: Take initializers as weights even where they are graph inputs, and off the inputs.
+        inputs_as_weights: Take initializers as weights even where they are graph inputs, and remove them
+            from the inputs.
         device: Where to solve and to verify: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         report: After a call, the report of `graphnorm.canonicalize`.
+
+    >>> import onnx.parser, onnx_ir
+    >>> model = onnx_ir.from_proto(onnx.parser.parse_model(
+    ...     '<ir_version: 10, opset_import: ["": 20]> small (float[1,2] x) => (float[1,2] y)'
+    ...     "<float[2,2] a = {1, 2, 3, 4}, float[2,2] b = {5, 6, 7, 8}>"
+    ...     "{ h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }"))
+    >>> CanonicalizePass()(model).modified
+    True
     """
 
     example_inputs: Any = None

@@ -41,6 +41,14 @@ class RewriteClipsPass(FunctionalPass):
         input_shapes: Sizes of symbolic dimensions, by input name; None: sizes are chosen.
         rewritten: After a call, the names of the clips that were rewritten.
         skipped: After a call, why each other bounded clip was left: ``"node_clip: ..."``.
+
+    >>> import onnx.parser, onnx_ir
+    >>> model = onnx_ir.from_proto(onnx.parser.parse_model(
+    ...     '<ir_version: 10, opset_import: ["": 20]> small (float[1,2] x) => (float[1,2] y)'
+    ...     "<float[2,2] a = {1, 2, 3, 4}, float[2,2] b = {5, 6, 7, 8}, float zero = {0}, float six = {6}>"
+    ...     "{ h = MatMul(x, a) r = Clip(h, zero, six) y = MatMul(r, b) }"))
+    >>> RewriteClipsPass()(model).modified
+    True
     """
 
     input_shapes: Mapping[str, Sequence[int]] | None = None
@@ -135,7 +143,7 @@ class _Writer:
     def _split(
         self, clip: onnx_ir.Node, low: onnx_ir.Value | None, high: onnx_ir.Value | None, at_zero: bool
     ) -> None:
-        """Take these bounds out of a Clip, into a Max before it and a Min after it."""
+        """Move these bounds from a Clip to a Max before it and a Min after it."""
         x, *given = clip.inputs
         assert x is not None
         value = x if low is None else self._before(clip, "Max", x, low)

@@ -1,4 +1,4 @@
-"""The constants of an ``onnx_ir.Model``: read them, replace them, drop those that nobody reads."""
+"""The constants of an ``onnx_ir.Model``: read them, replace them, drop those that are not read."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Constants:
 
     @staticmethod
     def drop_if_unused(value: onnx_ir.Value | None) -> None:
-        """Remove an initializer or ``Constant`` that nobody reads."""
+        """Remove an initializer or ``Constant`` that is not read."""
         if value is None or value.uses() or value.is_graph_output():
             return
         node, graph = value.producer(), value.graph
@@ -90,10 +90,10 @@ class Constants:
 
 
 def require_model(owner: PassBase, model: object) -> None:
-    """Refuse what is no ``onnx_ir.Model``.
+    """Refuse other models than an ``onnx_ir.Model``.
 
     Raises:
-        InputError: It is something else; the message says how to convert it.
+        InputError: It is not one; the message says how to convert it.
     """
     if not isinstance(model, onnx_ir.Model):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Dead code in an ``onnx_ir.Model``: what nobody reads stands in the way of no pass.
+"""Dead code in an ``onnx_ir.Model``: unused values do not block passes.
 
 onnx_ir's own RemoveUnusedNodesPass also drops ``training_mode`` in some of its versions, which is another
 function; optional outputs stay here.
@@ -13,7 +13,7 @@ from graphnorm.passes.onnx.constants import Constants
 
 
 def remove_dead_nodes(model: onnx_ir.Model) -> bool:
-    """Remove nodes whose outputs nobody reads, and constants that only they read; whether there were any."""
+    """Remove nodes whose outputs are not read, and constants that only they read; whether there were any."""
     removed = False
     graphs = [*model.graph.subgraphs(), model.graph]
     while any(map(_sweep, graphs)):  # what a body no longer reads may be dead outside

@@ -39,6 +39,14 @@ class FoldBatchNormPass(InPlacePass):
 
     Attributes:
         skipped: After a call, why each BatchNormalization left was not folded: ``"bn2: ..."``.
+
+    >>> import onnx.parser, onnx_ir
+    >>> model = onnx_ir.from_proto(onnx.parser.parse_model(
+    ...     '<ir_version: 10, opset_import: ["": 20]> small (float[1,1,2] x) => (float[1,1,2] y)'
+    ...     "<float[1,1,1] w = {2}, float[1] s = {3}, float[1] b = {4}, float[1] m = {5}, float[1] v = {1}>"
+    ...     "{ h = Conv(x, w) y = BatchNormalization(h, s, b, m, v) }"))
+    >>> [node.op_type for node in FoldBatchNormPass()(model).model.graph]
+    ['Conv']
     """
 
     skipped: tuple[str, ...] = field(default=(), init=False)
@@ -64,7 +72,7 @@ class FoldBatchNormPass(InPlacePass):
 
 
 def _obstacles(constants: Constants, norm: onnx_ir.Node) -> Iterator[str]:
-    """All that is in the way; a later test may rely on the earlier ones, so only the first is read."""
+    """All obstacles; a later test may rely on the earlier ones, so only the first is used."""
     version = norm.version or constants.model.graph.opset_imports.get("", 0)
     if version < _FIRST_VERSION:
         yield f"opset {version} is older than {_FIRST_VERSION}; convert the model to a newer one"

@@ -290,7 +290,7 @@ def test_a_wrong_coefficient_is_caught_and_nothing_is_emitted(monkeypatch: pytes
         graphnorm.NotEquivalentError, match=r"weight '2\.weight' is .* half ulps off"
     ) as error:
         graphnorm.canonicalize(model, example, inplace=True)
-    assert "the first layer that parts is" in str(error.value)
+    assert "the first layer that differs is" in str(error.value)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

@@ -255,7 +255,7 @@ class TestFiles:
 
     def test_no_permutation(self, folder: Path) -> None:
         vectors(folder, lambda arrays: arrays.update({"permutation.3": np.zeros(2, dtype=np.int64)}))
-        with pytest.raises(graphnorm.InputError, match=r"permutation\.3 is no permutation"):
+        with pytest.raises(graphnorm.InputError, match=r"permutation\.3 is not a permutation"):
             verify(folder)
 
 

@@ -127,7 +127,7 @@ def test_exponents_of_exact_coefficients_are_integers(tmp_path: Path) -> None:
     z = np.linalg.lstsq(basis[rows], wanted[rows], rcond=None)[0]
     whole, half = graph.log_scales(z), graph.log_scales(z / 2)
     assert verdict(a, follow(a, whole, True), whole, True, tmp_path).valid
-    assert "no power of two" in verdict(a, follow(a, half, True), half, True, tmp_path).failure
+    assert "not a power of two" in verdict(a, follow(a, half, True), half, True, tmp_path).failure
 
 
 def test_a_weight_without_a_coefficient_keeps_its_bits(tmp_path: Path) -> None:

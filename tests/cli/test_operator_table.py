@@ -46,7 +46,7 @@ def test_the_readme_holds_the_table() -> None:
 def test_an_old_table_is_seen_and_replaced() -> None:
     text = f"before\n{BEGIN}\n| old |\n{END}\nafter\n"
     assert replace_table(text, "| new |") == text.replace("old", "new")
-    with pytest.raises(InputError, match="no part between"):
+    with pytest.raises(InputError, match="nothing between"):
         replace_table("nothing", "| new |")
 
 
@@ -115,7 +115,7 @@ class TestCommand:
         result = run("MatMul")
         assert "n k, k m -> n m" in result.stdout
         assert "mm.default" in result.stdout
-        assert "All that it touches keeps its scale" in run("Softmax").stdout
+        assert "Everything that it touches is pinned" in run("Softmax").stdout
 
     def test_json(self) -> None:
         table = json.loads(run("--json", "-").stdout)["rows"]

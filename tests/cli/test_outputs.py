@@ -197,4 +197,4 @@ def test_inputs_are_read_from_files(folder: Path) -> None:
     os.mkfifo("pipe.npy")
     result = CliRunner().invoke(app, ["canonicalize", "a.onnx", "-o", "o.onnx", "--input", "pipe.npy"])
     assert result.exit_code == 2
-    assert "pipe.npy: is no file" in result.stderr
+    assert "pipe.npy: is not a file" in result.stderr

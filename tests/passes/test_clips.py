@@ -294,7 +294,7 @@ def test_what_has_no_place_is_left_with_a_reason() -> None:
     assert rewritten is model
     assert names == ()
     assert len(skipped) == 2
-    assert "no activation module that is called once" in skipped[0]
+    assert "not an activation module that is called once" in skipped[0]
     assert "torch.fx cannot trace Branching" in skipped[0]
     hooked = Shared(2, nn.ReLU6(), nn.ReLU6())
     hooked.register_forward_hook(lambda module, args, out: out.sin())

@@ -1,4 +1,4 @@
-"""The layer at which two models part: in place or not, with norms, pure factors, arguments and constants."""
+"""The layer at which two models differ: in place, with norms, pure factors, arguments and constants."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_slope_where_all_is_negative(slope: float) -> None:
 
     first, second = Negative(0.1), Negative(slope)
     second.load_state_dict(first.state_dict())
-    with torch.no_grad():  # rescaled beforehand: that layer is none at which they part
+    with torch.no_grad():  # rescaled beforehand: they do not differ at that layer
         second.first.weight.mul_(4)
         second.first.bias.mul_(4)
         second.last.weight.div_(4)

@@ -145,7 +145,7 @@ FAULTS: list[tuple[str, Callable[[], onnx.ModelProto]]] = [
         "must have 3 axes",
         lambda: node_of("GRU", [[2, 1, 3], kernel(12, 3), kernel(1, 12, 4)], hidden_size=4),
     ),
-    ("are no blocks of 2 x 2", lambda: node_of("DepthToSpace", [[1, 6, 2, 2]], blocksize=2)),
+    ("are not blocks of 2 x 2", lambda: node_of("DepthToSpace", [[1, 6, 2, 2]], blocksize=2)),
     ("has no blocks of 2 x 2", lambda: node_of("SpaceToDepth", [[1, 6, 3, 2]], blocksize=2)),
     (
         "channels are no 4 groups",

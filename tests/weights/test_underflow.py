@@ -173,4 +173,4 @@ def test_the_gap_is_computed_anew(honest: bool, tmp_path: Path) -> None:
     found = verify_certificate(tmp_path / "a.onnx", tmp_path / "b.onnx", tmp_path / "c.json")
     assert found.valid, found.failure
     assert ("not verified" in found.remark) is not honest
-    assert ("computed anew" in found.remark) is True
+    assert ("recomputed" in found.remark) is True

@@ -127,7 +127,7 @@ def _parse_shape(option: str) -> Shape:
 
 def _load_arrays(path: Path) -> dict[str, ir.Array]:
     if path.exists() and not path.is_file():
-        raise InputError(f"--input {path}: is no file; NumPy arrays are read from .npy and .npz files")
+        raise InputError(f"--input {path}: is not a file; NumPy arrays are read from .npy and .npz files")
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded.items())

@@ -118,7 +118,7 @@ def _from_callable(home: str, name: str, seed: int) -> Built:
         made = getattr(made, part)
     if not isinstance(made, nn.Module):
         if not callable(made):
-            raise InputError(f"{spec}: {name} is no callable that returns a torch module")
+            raise InputError(f"{spec}: {name} is not a callable that returns a torch module")
         with _border(spec):
             made = made()
     if not isinstance(made, nn.Module):

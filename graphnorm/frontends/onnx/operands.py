@@ -163,7 +163,7 @@ def _block_fault(op: str, shape: Shape | None, size: int) -> str:
     if size < 1:
         return f"blocksize must be positive, got {size}"
     if op == "DepthToSpace" and shape[1] % size**2:
-        return f"{shape[1]} channels are no blocks of {size} x {size}"
+        return f"{shape[1]} channels are not blocks of {size} x {size}"
     if op == "SpaceToDepth" and (shape[2] % size or shape[3] % size):
         return f"an image of {shape[2]} x {shape[3]} has no blocks of {size} x {size}"
     return ""

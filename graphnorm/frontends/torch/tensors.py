@@ -89,7 +89,7 @@ def check_readable(name: str, tensor: Tensor) -> None:
         )
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         raise InputError(
-            f"weight {name!r} is no dense array ({tensor.layout}, {tensor.dtype}): densify it first"
+            f"weight {name!r} is not a dense array ({tensor.layout}, {tensor.dtype}): densify it first"
         )
 
 

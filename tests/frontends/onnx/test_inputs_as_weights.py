@@ -79,7 +79,7 @@ def test_taken_as_weights_they_move_and_are_no_inputs(inputs: list[str]) -> None
     assert result.graph.dimension == free.dimension == 8
     assert not any("initializer" in str(cause) for cause in result.graph.pins)
     (remark,) = result.report.remarks
-    assert remark.startswith("initializers taken as weights")
+    assert remark.startswith("initializers treated as weights")
     assert [value.name for value in result.model.graph.input] == ["x"]
     assert {value.name for value in result.model.graph.initializer} == {*SHAPES}
     assert same(run(model), run(result.model))
@@ -126,6 +126,6 @@ def test_command_line(tmp_path: Path) -> None:
 
     assert "--initializers-as-weights" in graphnorm_said("inspect", "m.onnx")
     said = graphnorm_said("canonicalize", "m.onnx", "-o", "o.onnx", "--initializers-as-weights")
-    assert "no inputs any more: 'w1', 'w2'" in said
+    assert "no longer inputs: 'w1', 'w2'" in said
     assert "proved" in graphnorm_said("check", "m.onnx", "o.onnx", "--initializers-as-weights")
     assert same(run(network([])), run(onnx.load(str(tmp_path / "o.onnx"))))

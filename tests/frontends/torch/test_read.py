@@ -263,7 +263,7 @@ def test_weights_without_sound_data_are_refused() -> None:
 def test_sparse_weights_are_refused() -> None:
     model = Fn(lambda x: x)
     model.register_buffer("table", torch.eye(3).to_sparse())
-    with pytest.raises(InputError, match="'table' is no dense array"):
+    with pytest.raises(InputError, match="'table' is not a dense array"):
         read_torch(model, x23)
 
 
