@@ -16,11 +16,11 @@ import ml_dtypes
 import numpy as np
 
 from graphnorm.errors import InputError, InvalidGraphError
+from graphnorm.ops.attributes import BEFORE as BEFORE
+from graphnorm.ops.attributes import completed, missing
 from graphnorm.util.typing import Array as Array
 
 FLOAT_TYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
-BEFORE = "before_opset"
-"""Attribute of a node whose operator means something else from that opset on, in the same words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,10 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator.  ``scope`` is the layer a user knows it by, ``source`` where it was written."""
+    """One operator.  ``scope`` is the layer a user knows it by, ``source`` where it was written.
+
+    ``attributes`` are complete: those that were left out are there, with their defaults (`ops.attributes`).
+    """
 
     name: str
     op: str
@@ -52,6 +55,11 @@ class Node:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     scope: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        present = sum(1 for name in self.inputs if name)
+        whole = completed(self.op, self.attributes, present, len(self.outputs))
+        object.__setattr__(self, "attributes", whole)
 
     @property
     def label(self) -> str:
@@ -146,7 +154,8 @@ class Graph:
         2. nodes read only values that are defined before them (topological order, single static
            assignment), and so do the graph's outputs;
         3. every name has a `Value`, whose shape and dtype agree with its array if there is one;
-        4. node names are unique and non-empty, and so are operators.
+        4. node names are unique and non-empty, and so are operators;
+        5. every attribute that has a default is there.
 
         Raises:
             InvalidGraphError: the first invariant that is broken, with the node.
@@ -172,6 +181,8 @@ class Graph:
             if node.name in seen:
                 yield f"two nodes are named {node.name!r}"
             seen.add(node.name)
+            for name in sorted(missing(node.op, node.attributes)):
+                yield f"node {node.name!r} ({node.op}) lacks attribute {name!r}"
             for name in node.inputs:
                 if name and name not in defined:
                     yield f"node {node.name!r} ({node.op}) reads {name!r} before it is defined"

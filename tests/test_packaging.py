@@ -37,8 +37,8 @@ SOURCES = ("graphnorm", "passes", "pyproject.toml", "README.md", "LICENSE")
 MAY_IMPORT = {
     "errors": "",
     "util": "errors",
-    "ir": "errors util",
     "ops": "errors",
+    "ir": "errors util ops",
     "nn": "errors util",
     "frontends": "errors util ir ops",
     "scales": "errors util ir ops",

@@ -27,26 +27,8 @@ LOWERINGS: Rules[Lower] = Rules("normal forms")
 lowers = LOWERINGS.rule
 LOWERINGS.explain({NONE: "kept as it is, with attributes in one spelling"})
 
-# Attributes that do not change the function, or only repeat an operator's default.
+# Attributes that do not change the function of reals.
 _IRRELEVANT = frozenset({"stash_type"})
-_DEFAULTS: dict[str, Any] = {
-    "allowzero": 0,
-    "storage_order": 0,
-    "ceil_mode": 0,
-    "training_mode": 0,
-    "select_last_index": 0,
-    "auto_pad": "NOTSET",
-    "exclusive": 0,
-    "reverse": 0,
-    "is_causal": 0,
-    "batch_dims": 0,
-    "antialias": 0,
-    "keep_aspect_ratio_policy": "stretch",
-    "exclude_outside": 0,
-    "extrapolation_value": 0.0,
-    "layout": 0,
-    "input_forget": 0,
-}
 
 
 def lower(network: ir.Graph, numbers: bool = False) -> Normal:
@@ -109,13 +91,8 @@ def kept(
 
 
 def plain_attributes(b: Builder, node: ir.Node) -> dict[str, Any]:
-    """Attributes in one spelling, without defaults."""
-    found: dict[str, Any] = {}
-    for name, value in node.attributes.items():
-        simple = _plain(b, value)
-        if name not in _IRRELEVANT and not (name in _DEFAULTS and simple == _DEFAULTS[name]):
-            found[name] = simple
-    return found
+    """Attributes in one spelling."""
+    return {name: _plain(b, value) for name, value in node.attributes.items() if name not in _IRRELEVANT}
 
 
 def _plain(b: Builder, value: Any) -> Any:

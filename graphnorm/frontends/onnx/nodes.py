@@ -10,8 +10,10 @@ from typing import Any
 import onnx_ir
 
 from graphnorm.frontends.onnx.flat import Glue
+from graphnorm.frontends.onnx.schemas import schema_defaults
 from graphnorm.frontends.onnx.steps import READ_ERRORS, Step
 from graphnorm.ir import BEFORE, Node
+from graphnorm.ops.attributes import DEFAULTS
 
 _CHANGED = {
     "Softmax": 13,
@@ -21,6 +23,8 @@ _CHANGED = {
     "AveragePool": 19,
     "BatchNormalization": 14,
 }
+# Resize of opset 10 is Upsample with sizes below 1; opset 11 gave what it does a name.
+_FIRST_RESIZE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 _GRAPHS = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
 
 
@@ -80,7 +84,7 @@ def _glue_node(glue: Glue, namer: Namer, source: str) -> Node:
 
 def _attributes(step: Step) -> dict[str, Any]:
     """Plain Python values; of a subgraph that did not join the flat graph, a digest."""
-    found: dict[str, Any] = {}
+    found = _defaults(step)
     for name, attribute in step.node.attributes.items():
         if attribute.is_ref():
             continue
@@ -95,6 +99,16 @@ def _attributes(step: Step) -> dict[str, Any]:
                 raise step.invalid(f"attribute {name!r} cannot be read: {error}") from error
         found[name] = tuple(value) if isinstance(value, list | tuple) else value
     return found | _former(step, found)
+
+
+def _defaults(step: Step) -> dict[str, Any]:
+    """What the operator's schema at the model's opset says of attributes that are left out."""
+    known = DEFAULTS.get(step.node.op_type, {}) if step.is_standard else {}
+    defaults = {} if step.schema is None else schema_defaults(step.schema)
+    found = {name: value for name, value in defaults.items() if name in known}
+    if step.node.op_type == "Resize" and step.is_standard and step.opsets.get("", 0) < 11:
+        found |= _FIRST_RESIZE
+    return found
 
 
 def _former(step: Step, attributes: Mapping[str, Any]) -> dict[str, Any]:
