@@ -66,10 +66,9 @@ class Node:
         """How messages name this node: the layer's path where there is one."""
         return self.scope or self.name
 
-    def text(self, attribute: str, default: str = "") -> str:
-        """A string attribute (ONNX files hold bytes)."""
-        value = self.attributes.get(attribute, default)
-        return value.decode() if isinstance(value, bytes) else str(value)
+    def text(self, attribute: str) -> str:
+        """A string attribute; "" where it is absent and has no default."""
+        return str(self.attributes.get(attribute, ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def gelu(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
     x = operands[0]
     if not isinstance(x, Data):
         return None
-    if node.text("approximate", "none") == "tanh":
+    if node.text("approximate") == "tanh":
         cube = multiply(b, multiply(b, x, x), x)
         inner = scale(add(b, x, scale(cube, 0.044715)), math.sqrt(2 / math.pi))
         assert isinstance(inner, Data)
@@ -161,7 +161,7 @@ def gelu(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
 @lowers("Swish")
 def swish(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     """X sigmoid(alpha x)."""
-    x, alpha = operands[0], float(node.attributes.get("alpha", 1.0))
+    x, alpha = operands[0], float(node.attributes["alpha"])
     if not isinstance(x, Data) or alpha == 0.0:
         return None
     return [multiply(b, x, unary(b, "Sigmoid", x.times(alpha)))]
@@ -177,7 +177,7 @@ def hard_swish(b: Builder, node: ir.Node, operands: Operands, results: Results) 
 @lowers("HardSigmoid")
 def hard_sigmoid(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     x = operands[0]
-    alpha, beta = (float(node.attributes.get(k, d)) for k, d in (("alpha", 0.2), ("beta", 0.5)))
+    alpha, beta = (float(node.attributes[name]) for name in ("alpha", "beta"))
     return [_hard_sigmoid(b, x, alpha, beta)] if isinstance(x, Data) and alpha > 0 else None
 
 
@@ -212,7 +212,7 @@ def softmax(b: Builder, node: ir.Node, operands: Operands, results: Results) -> 
     if not isinstance(x, Data):
         return None
     flattened = BEFORE in node.attributes
-    axis = int(node.attributes.get("axis", 1 if flattened else -1)) % len(x.shape)
+    axis = int(node.attributes["axis"]) % len(x.shape)
     if flattened and axis != len(x.shape) - 1:
         return None
     if axis != len(x.shape) - 1:
@@ -238,7 +238,7 @@ def reductions(b: Builder, node: ir.Node, operands: Operands, results: Results) 
     elif node.op in _REDUCTIONS:
         term = operands[1] if len(operands) > 1 else None
         given = node.attributes.get("axes", term.array if isinstance(term, Known) else None)
-        if isinstance(term, Data) or (given is None and node.attributes.get("noop_with_empty_axes", 0)):
+        if isinstance(term, Data) or (given is None and node.attributes["noop_with_empty_axes"]):
             return None
         if given is not None and not np.asarray(given).size:  # all axes, or none
             return None

@@ -32,7 +32,7 @@ def window(node: ir.Node, sizes: Shape, kernel: Shape, result: Shape) -> dict[st
     strides = tuple(int(s) for s in node.attributes.get("strides", (1,) * rank))
     dilations = tuple(int(d) for d in node.attributes.get("dilations", (1,) * rank))
     pads = tuple(int(p) for p in node.attributes.get("pads", (0,) * (2 * rank)))
-    auto = node.text("auto_pad", "NOTSET")
+    auto = node.text("auto_pad")
     if auto in {"SAME_UPPER", "SAME_LOWER"}:
         total = [
             max((result[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - sizes[i], 0)
@@ -71,7 +71,7 @@ def convolution(b: Builder, node: ir.Node, operands: Operands, results: Results)
         return None
     attributes = window(node, x.shape[2:], kernel.shape[2:], shape[2:])
     x, attributes["pads"] = _unpadded(b, x, attributes["pads"])
-    attributes["group"] = int(node.attributes.get("group", 1))
+    attributes["group"] = int(node.attributes["group"])
     made = b.node(
         "Conv", [x.times(1 / x.factor), leaves.scaled(kernel, x.factor)], shape, x.dtype, attributes,
         results[0].dynamic,
@@ -91,11 +91,11 @@ def transposed(b: Builder, node: ir.Node, operands: Operands, results: Results) 
     if not isinstance(x, Data) or weight is None or shape is None or "output_shape" in node.attributes:
         return None
     kernel = b.leaf(weight)
-    if kernel is None or node.text("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
+    if kernel is None or node.text("auto_pad") not in {"NOTSET", "VALID"}:
         return None
     attributes = window(node, x.shape[2:], kernel.shape[2:], shape[2:])
     rank = len(kernel.shape) - 2
-    attributes["group"] = int(node.attributes.get("group", 1))
+    attributes["group"] = int(node.attributes["group"])
     attributes["output_padding"] = tuple(int(p) for p in node.attributes.get("output_padding", (0,) * rank))
     made = b.node(
         "ConvTranspose", [x.times(1 / x.factor), leaves.scaled(kernel, x.factor)], shape, x.dtype,
@@ -108,30 +108,30 @@ def transposed(b: Builder, node: ir.Node, operands: Operands, results: Results) 
 def gemm(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     """Alpha op(A) op(B) + beta C."""
     first, second, bias = operands[0], operands[1], _operand(operands, 2)
-    if first is None or second is None or not node.attributes.get("alpha", 1.0):
+    if first is None or second is None or not node.attributes["alpha"]:
         return None
     pair = [
-        b.transpose(term, (1, 0)) if int(node.attributes.get(flag, 0)) else term
+        b.transpose(term, (1, 0)) if int(node.attributes[flag]) else term
         for term, flag in ((first, "transA"), (second, "transB"))
     ]
-    result = scale(matmul(b, *pair), float(node.attributes.get("alpha", 1.0)))
+    result = scale(matmul(b, *pair), float(node.attributes["alpha"]))
     if bias is None:
         return [result]
-    return [add(b, result, scale(bias, float(node.attributes.get("beta", 1.0))))]
+    return [add(b, result, scale(bias, float(node.attributes["beta"])))]
 
 
 @lowers("BatchNormalization")
 def batch_norm(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     """In evaluation mode x a + (beta - mean a), a = gamma / sqrt(var + eps)."""
     x = operands[0]
-    training = int(node.attributes.get("training_mode", 0)) or BEFORE in node.attributes
+    training = int(node.attributes["training_mode"]) or BEFORE in node.attributes
     if training or len(results) != 1 or not isinstance(x, Data):
         return None
     found = [b.leaf(term) for term in operands[1:5] if term is not None]
     if len(found) != 4 or any(leaf is None for leaf in found):
         return None
     gain, shift, mean, variance = (leaf for leaf in found if leaf is not None)
-    epsilon = leaves.number(b.rounded(node.attributes.get("epsilon", 1e-5)), 0.0)
+    epsilon = leaves.number(b.rounded(node.attributes["epsilon"]), 0.0)
     factor = leaves.multiply(gain, leaves.power(leaves.add(variance, epsilon), -0.5))
     offset = leaves.add(shift, leaves.scaled(leaves.multiply(mean, factor), -1.0))
     rank = len(x.shape)
@@ -149,16 +149,14 @@ def pool(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
     kernel = tuple(int(k) for k in node.attributes["kernel_shape"])
     attributes = window(node, x.shape[2:], kernel, shape[2:])
     padded = any(attributes["pads"])
-    if node.op == "AveragePool" and padded and int(node.attributes.get("count_include_pad", 0)):
+    if node.op == "AveragePool" and padded and int(node.attributes["count_include_pad"]):
         attributes["count_include_pad"] = 1
     varies = any(axis > 1 for axis in x.dynamic)
     whole_window = kernel == x.shape[2:] and math.prod(shape[2:]) == 1 and not varies
     if whole_window and not padded and len(x.shape) > 2:
         op = "ReduceMax" if node.op == "MaxPool" else "ReduceMean"
         return [reduce(b, op, x, range(2, len(x.shape)))]
-    if int(node.attributes.get("ceil_mode", 0)) and (
-        varies or _overhangs(attributes, x.shape[2:], shape[2:])
-    ):
+    if int(node.attributes["ceil_mode"]) and (varies or _overhangs(attributes, x.shape[2:], shape[2:])):
         attributes["ceil_mode"] = 1
     made = b.node(node.op, [x.times(1 / x.factor)], shape, x.dtype, attributes, results[0].dynamic)
     return [made.times(x.factor)]
@@ -180,8 +178,8 @@ def layer_norm(b: Builder, node: ir.Node, operands: Operands, results: Results) 
     x = operands[0]
     if not isinstance(x, Data) or len(results) != 1:
         return None
-    axes = range(int(node.attributes.get("axis", -1)) % len(x.shape), len(x.shape))
-    plain = _normalised(b, x, axes, float(node.attributes.get("epsilon", 1e-5)), node.op[0] == "L")
+    axes = range(int(node.attributes["axis"]) % len(x.shape), len(x.shape))
+    plain = _normalised(b, x, axes, float(node.attributes["epsilon"]), node.op[0] == "L")
     return [_affine(b, plain, _operand(operands, 1), _operand(operands, 2))]
 
 
@@ -195,7 +193,7 @@ def group_norm(b: Builder, node: ir.Node, operands: Operands, results: Results) 
     groups = int(node.attributes.get("num_groups", c))
     split = b.reshape(x, (n, groups, c // groups * math.prod(rest)))
     assert isinstance(split, Data)
-    plain = _normalised(b, split, [2], float(node.attributes.get("epsilon", 1e-5)), True)
+    plain = _normalised(b, split, [2], float(node.attributes["epsilon"]), True)
     gain, bias = (
         None if term is None else _channels(b, term, len(x.shape))
         for term in (_operand(operands, 1), _operand(operands, 2))
@@ -226,7 +224,7 @@ def _affine(b: Builder, x: Term, gain: Term | None, bias: Term | None) -> Term:
 def attention(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     """softmax(q k^T scale + mask) v for each head."""
     q, k, v = operands[:3]
-    plain = not any(operands[4:]) and len(results) == 1 and not node.attributes.get("softcap", 0.0)
+    plain = not any(operands[4:]) and len(results) == 1 and not node.attributes["softcap"]
     plain = plain and node.attributes.get("scale") != 0.0  # uniform attention, not the default scale
     if not plain or any(not isinstance(term, Data) or len(term.shape) != 4 for term in (q, k, v)):
         return None
@@ -237,7 +235,7 @@ def attention(b: Builder, node: ir.Node, operands: Operands, results: Results) -
     factor = float(node.attributes.get("scale", 0.0)) or 1 / math.sqrt(q.shape[3])
     scores = scale(matmul(b, q, b.transpose(keys, (0, 1, 3, 2))), factor)
     mask = _operand(operands, 3)
-    if int(node.attributes.get("is_causal", 0)):
+    if int(node.attributes["is_causal"]):
         if mask is not None:
             return None
         allowed = np.tril(np.ones((q.shape[2], k.shape[2]), dtype=bool))

@@ -42,7 +42,7 @@ class _Scan:
         if maker is None or maker.op != "Softmax":
             return False
         shape = self._b.values[name].shape
-        last = shape is not None and maker.attributes.get("axis") == len(shape) - 1
+        last = shape is not None and maker.attributes["axis"] == len(shape) - 1
         return last and self._rows_have_entries(maker.inputs[0])
 
     def _rows_have_entries(self, name: str) -> bool:

@@ -142,7 +142,7 @@ def split(b: Builder, node: ir.Node, operands: Operands, results: Results) -> li
         return None
     if len(results) != len(node.outputs):
         return None
-    axis = int(node.attributes.get("axis", 0)) % len(first.shape)
+    axis = int(node.attributes["axis"]) % len(first.shape)
     parts: list[Term] = []
     start = 0
     for value in results:
@@ -161,7 +161,7 @@ def gather(b: Builder, node: ir.Node, operands: Operands, results: Results) -> l
     shape = results[0].shape
     if first is None or shape is None or not isinstance(index, Known) or index.dynamic:
         return None
-    axis = int(node.attributes.get("axis", 0)) % len(first.shape)
+    axis = int(node.attributes["axis"]) % len(first.shape)
     size = first.shape[axis]
     chosen = index.array.astype(np.int64)
     if chosen.size == 1:
@@ -177,7 +177,7 @@ def gather(b: Builder, node: ir.Node, operands: Operands, results: Results) -> l
 @lowers("Concat")
 def concat(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
     parts = [term for term in operands if term is not None]
-    axis = int(node.attributes.get("axis", 0)) % len(parts[0].shape)
+    axis = int(node.attributes["axis"]) % len(parts[0].shape)
     if len(parts) == 1:
         return [parts[0]]
     if all(isinstance(part, Leaf) for part in parts):
@@ -213,7 +213,7 @@ def pad(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list
         return [first]
     number = float(fill.array.reshape(-1)[0]) if isinstance(fill, Known) else 0.0
     number = float(node.attributes.get("value", number))
-    attributes = {"pads": tuple(full), "mode": node.text("mode", "constant"), "value": number}
+    attributes = {"pads": tuple(full), "mode": node.text("mode"), "value": number}
     bare = first.times(1 / first.factor) if number == 0.0 else first
     found = b.node("Pad", [bare], results[0].shape, first.dtype, attributes, results[0].dynamic)
     return [found.times(first.factor) if number == 0.0 else found]

@@ -133,7 +133,7 @@ def limit(pair: Interfaces, resized: Resized, permutations: bool) -> str:
 def _uneven(network: ir.Graph) -> str:
     """The first window whose padding or number of steps is a remainder of a size that is open."""
     for node in network.nodes:
-        remainder = node.text("auto_pad", "NOTSET").startswith("SAME") or node.attributes.get("ceil_mode", 0)
+        remainder = node.text("auto_pad").startswith("SAME") or node.attributes.get("ceil_mode")
         value = network.values.get(node.inputs[0]) if node.inputs else None
         steps = max(node.attributes.get("strides", (1,)), default=1)
         if remainder and steps > 1 and value is not None and value.dynamic - {0, 1}:

@@ -216,7 +216,7 @@ def _resize(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
 
 def _gather(walk: _Walk, node: ir.Node, shape: tuple[int, ...]) -> Floats:
     """Any row may be picked: their mean; of known ones, these."""
-    axis = int(node.attributes.get("axis", 0))
+    axis = int(node.attributes["axis"])
     x, index = walk.values[node.inputs[0]], walk.network.constants.get(node.inputs[1])
     if index is not None:
         return np.take(x, index.astype(np.int64), axis)

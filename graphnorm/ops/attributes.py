@@ -15,6 +15,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     **SCHEMAS,
     # Operators of other domains, and those that ONNX has taken out.
     "Upsample": {"mode": "nearest"},
+    "com.microsoft::GatherBlockQuantized": {"gather_axis": 0},
     "com.microsoft::RotaryEmbedding": {"interleaved": 0, "num_heads": 0, "rotary_embedding_dim": 0},
 }
 """Operator -> the attributes that have a default, and that default."""

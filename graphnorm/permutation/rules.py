@@ -56,8 +56,8 @@ def matmul(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
 @rule("Gemm")
 def gemm(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
     first, second = (ctx.axes(name) for name in node.inputs[:2])
-    first = first[::-1] if node.attributes.get("transA", 0) else first
-    second = second[::-1] if node.attributes.get("transB", 0) else second
+    first = first[::-1] if node.attributes["transA"] else first
+    second = second[::-1] if node.attributes["transB"] else second
     ctx.unite(first[1], second[0])
     out: tuple[Axis, ...] = (first[0], second[1])
     if len(node.inputs) > 2 and node.inputs[2]:
@@ -69,7 +69,7 @@ def gemm(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
 def convolution(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
     """Channels; of grouped ones, those within a group, alike in all groups; depthwise ones freely."""
     x, weight = ctx.axes(node.inputs[0]), ctx.axes(node.inputs[1])
-    group = int(node.attributes.get("group", 1))
+    group = int(node.attributes["group"])
     out_shape = ctx.shape(node.outputs[0])
     axes = (0, 1) if node.op == "Conv" else (1, 0)
     out, into = weight[axes[0]], weight[axes[1]]
@@ -144,12 +144,12 @@ def reduction(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     given = ctx.static(node, "axes", 1)
     if given is None and len(node.inputs) > 1 and node.inputs[1]:
         return None
-    if given is None and node.attributes.get("noop_with_empty_axes", 0):
+    if given is None and node.attributes["noop_with_empty_axes"]:
         return None
     if given is not None and not given.size:
         return None
     over = {int(a) % len(x) for a in given.ravel()} if given is not None else set(range(len(x)))
-    keep = bool(node.attributes.get("keepdims", 1))
+    keep = bool(node.attributes["keepdims"])
     return [tuple(ctx.table.new(1) if i in over else a for i, a in enumerate(x) if keep or i not in over)]
 
 
@@ -180,7 +180,7 @@ def transpose(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
 @rule("Concat")
 def concat(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
     parts = [ctx.axes(name) for name in node.inputs if name]
-    axis = int(node.attributes.get("axis", 0)) % len(parts[0])
+    axis = int(node.attributes["axis"]) % len(parts[0])
     for part in parts[1:]:
         for i, (one, two) in enumerate(zip(parts[0], part, strict=True)):
             if i != axis:
@@ -211,7 +211,7 @@ def split(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     if not all(node.outputs):
         return None
     x = ctx.axes(node.inputs[0])
-    axis = int(node.attributes.get("axis", 0)) % len(x)
+    axis = int(node.attributes["axis"]) % len(x)
     found: list[tuple[Axis, ...]] = []
     start = 0
     for name in node.outputs:
@@ -225,7 +225,7 @@ def split(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
 def gather(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
     """Picked rows keep their order; the other axes pass."""
     x = ctx.axes(node.inputs[0])
-    axis = int(node.attributes.get("axis", 0)) % len(x)
+    axis = int(node.attributes["axis"]) % len(x)
     ctx.table.freeze([x[axis], *ctx.axes(node.inputs[1])])
     return [(*x[:axis], *ctx.fixed(ctx.shape(node.inputs[1])), *x[axis + 1 :])]
 
@@ -242,7 +242,7 @@ def pad(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     pads, fill = ctx.static(node, "pads", 1), ctx.static(node, "value", 2)
     if pads is None or pads.size != 2 * len(x) or ctx.is_unknown(node, 2) or any(node.inputs[3:]):
         return None
-    zero = node.text("mode", "constant") == "constant" and (fill is None or not np.any(fill))
+    zero = node.text("mode") == "constant" and (fill is None or not np.any(fill))
     found: list[Axis] = []
     for i, axis in enumerate(x):
         before, after = int(pads[i]), int(pads[i + len(x)])
@@ -265,11 +265,11 @@ def resize(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
     if scales is None or not scales.size:
         kept = [axis for axis in axes if axis < 2 and len(node.inputs) > 3]
         still = [a for a in kept if ctx.shape(node.inputs[0])[a] == ctx.shape(node.outputs[0])[a]]
-        safe = len(still) == len(kept) and node.text("coordinate_transformation_mode", "half_pixel") in _STILL
-        safe = safe and node.text("keep_aspect_ratio_policy", "stretch") == "stretch"
+        safe = len(still) == len(kept) and node.text("coordinate_transformation_mode") in _STILL
+        safe = safe and node.text("keep_aspect_ratio_policy") == "stretch"
     else:
         safe = all(axis > 1 or scale == 1 for axis, scale in zip(axes, scales.ravel(), strict=False))
-        safe = safe and node.text("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize"
+        safe = safe and node.text("coordinate_transformation_mode") != "tf_crop_and_resize"
     ctx.table.freeze(x[2:] if safe else x)
     if not safe:
         return [ctx.fixed(ctx.shape(node.outputs[0]))]
@@ -290,7 +290,7 @@ def attention(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
         else:
             ctx.table.freeze([q[axis], k[axis]])
     ctx.unite(k[2], v[2])
-    if node.attributes.get("is_causal", 0) or (len(node.inputs) > 3 and node.inputs[3]):
+    if node.attributes["is_causal"] or (len(node.inputs) > 3 and node.inputs[3]):
         ctx.table.freeze([q[0], q[1], q[2], k[2]])
         ctx.table.freeze(ctx.axes(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else [])
     return [(q[0], q[1], q[2], v[3])]

@@ -26,7 +26,7 @@ def plain_name(op: str) -> str:
 
 def _convolution(graph: RescalingGraph, node: Node, op: str, weight: str) -> str:
     kernel = graph.network.weights[weight].shape[2:]
-    groups = int(node.attributes.get("group", 1))
+    groups = int(node.attributes["group"])
     channels = graph.network.values[node.outputs[0]].shape or ()
     kind = "" if groups == 1 else "depthwise " if len(channels) > 1 and groups == channels[1] else "grouped "
     return f"{kind}{op} {'×'.join(str(size) for size in kernel)}"

@@ -181,7 +181,7 @@ def test_the_default_is_that_of_the_models_opset() -> None:
 
     assert read(11, "Softmax").attributes["axis"] == 1
     assert read(13, "Softmax").attributes["axis"] == -1
-    scales = {"s": np.float32([1, 1, 2, 2])}
+    scales = {"s": np.array([1, 1, 2, 2], np.float32)}
     assert read(10, "Resize", "s", held=scales).attributes["coordinate_transformation_mode"] == "asymmetric"
     newer = read(13, "Resize", "", "s", held=scales).attributes["coordinate_transformation_mode"]
     assert newer == "half_pixel"

@@ -42,7 +42,7 @@ def _counted(graph: Graph, producers: Mapping[str, Node], offsets: str, count: i
     total = producers.get(offsets)
     if total is None or total.op != "CumSum":
         return None
-    if total.attributes.get("exclusive", 0) or total.attributes.get("reverse", 0):
+    if total.attributes["exclusive"] or total.attributes["reverse"]:
         return None
     histogram = _source(graph, producers, total.inputs[0], {"Cast", "Identity"})
     bins = {"bins": count, "min": 0, "max": count - 1}
@@ -61,14 +61,14 @@ def _sorted_places(graph: Graph, producers: Mapping[str, Node], name: str, count
     order = producers.get(name)
     if order is None or order.op != "TopK" or order.outputs[0] != name:
         return False
-    if order.attributes.get("largest", 1) or not order.attributes.get("sorted", 1):
+    if order.attributes["largest"] or not order.attributes["sorted"]:
         return False
     chosen, places = order.inputs[0], producers.get(order.inputs[0])
     while places is not None and places.op in _MOVES:
         chosen, places = places.inputs[0], producers.get(places.inputs[0])
     if places is None or places.op != "TopK" or places.outputs[1] != chosen:
         return False
-    scores, axis = graph.values[places.inputs[0]], int(places.attributes.get("axis", -1))
+    scores, axis = graph.values[places.inputs[0]], int(places.attributes["axis"])
     if scores.shape is None or axis % len(scores.shape) in scores.dynamic:
         return False
     return scores.shape[axis] <= count

@@ -114,7 +114,7 @@ class _Sinking:
             return False
         if ids.name in self.graph.constants or ids.name in self.weights or not ids.shape:
             return False
-        first = int(node.attributes.get("axis", 0)) in (0, -len(weight.shape))
+        first = int(node.attributes["axis"]) in (0, -len(weight.shape))
         return first and weight.shape[0] <= _MOST_EXPERTS
 
     # Propagation of a choice.

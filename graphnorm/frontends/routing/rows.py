@@ -119,7 +119,7 @@ def along(view: View) -> Dense | None:
     operands = len(view.routed) if view.node.op == "Concat" else 1
     if not all(view.routed[:operands]) or any(view.routed[operands:]):
         return None
-    axis = view.behind([int(view.node.attributes.get("axis", 0))], view.rank)
+    axis = view.behind([int(view.node.attributes["axis"])], view.rank)
     return None if axis is None else Dense(_behind_rows(view), {**view.node.attributes, "axis": axis[0]})
 
 

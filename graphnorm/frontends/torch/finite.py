@@ -75,7 +75,7 @@ class Finite:
         if node.op in _FINITE:
             return known
         if node.op in _NORMALISES:
-            return known and float(node.attributes.get("epsilon", 1e-5)) > 0
+            return known and float(node.attributes["epsilon"]) > 0
         if node.op == "Clip":
             limit = huge(self._graph.values[node.outputs[0]].dtype)
             low, high = bounds_of(self._graph, node)

@@ -76,9 +76,9 @@ def rotary(ctx: Context, node: Node) -> None:
     x = node.inputs[0]
     labels = _with_heads(ctx, x, int(node.attributes.get("num_heads", 0)))
     size = ctx.shape(x)[3] if ctx.rank(x) == 4 else ctx.shape(x)[2] // int(node.attributes["num_heads"])
-    turned = int(node.attributes.get("rotary_embedding_dim", 0)) or size
+    turned = int(node.attributes["rotary_embedding_dim"]) or size
     if labels.shape[3] > 1:
-        if node.attributes.get("interleaved", 0):
+        if node.attributes["interleaved"]:
             pairs = slice(0, turned, 2), slice(1, turned, 2)
         else:
             pairs = slice(0, turned // 2), slice(turned // 2, turned)
@@ -100,7 +100,7 @@ def linear_attention(ctx: Context, node: Node) -> None:
     state = ctx.fresh((*shape, key.shape[3], value.shape[3]), "state of linear attention")
     rows, columns = key.transpose(0, 1, 3, 2), value
     ctx.equation([(1.0, rate), (1.0, rows), (1.0, columns), (-1.0, state)])
-    if "delta" in node.text("update_rule", "gated_delta"):
+    if "delta" in node.text("update_rule"):
         ctx.equation([(1.0, state), (1.0, rows), (-1.0, columns)], "delta rule")
     if past:
         ctx.tie(state, ctx.labels(past))

@@ -92,8 +92,8 @@ def matmul(ctx: Context, node: Node) -> None:
 
 
 def gemm(ctx: Context, node: Node) -> None:
-    a = "kn" if node.attributes.get("transA", 0) else "nk"
-    b = "mk" if node.attributes.get("transB", 0) else "km"
+    a = "kn" if node.attributes["transA"] else "nk"
+    b = "mk" if node.attributes["transB"] else "km"
     labels = contract(ctx, node.inputs[0], a, node.inputs[1], b, "nm")
     ctx.set(node.outputs[0], add_bias(ctx, labels, ctx.operand(node, 2)))
 

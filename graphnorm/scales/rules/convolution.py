@@ -19,13 +19,13 @@ from graphnorm.scales.registry import Registry, Rule
 
 def conv(ctx: Context, node: Node) -> None:
     """W: (out_channels, in_channels / groups, *kernel)."""
-    groups = int(node.attributes.get("group", 1))
+    groups = int(node.attributes["group"])
     _convolve(ctx, node, ctx.shape(node.inputs[1])[0], groups, transposed=False)
 
 
 def conv_transpose(ctx: Context, node: Node) -> None:
     """W: (in_channels, out_channels / groups, *kernel)."""
-    groups = int(node.attributes.get("group", 1))
+    groups = int(node.attributes["group"])
     _convolve(ctx, node, ctx.shape(node.inputs[1])[1] * groups, groups, transposed=True)
 
 
@@ -34,7 +34,7 @@ def deform_conv(ctx: Context, node: Node) -> None:
     for index in (2, 4):
         if name := ctx.operand(node, index):
             ctx.pin_value(name, "offsets and mask of a deformable convolution")
-    groups = int(node.attributes.get("group", 1))
+    groups = int(node.attributes["group"])
     _convolve(ctx, node, ctx.shape(node.inputs[1])[0], groups, transposed=False, bias_at=3)
 
 
@@ -46,7 +46,7 @@ def causal_conv(ctx: Context, node: Node) -> None:
     if past:
         ctx.tie(incoming, ctx.uniform(ctx.labels(past), [0, 2], "earlier inputs"), "earlier inputs")
     out = node.outputs[0]
-    if node.text("activation", "none") != "none":
+    if node.text("activation") != "none":
         ctx.pin_value(out, "activation of the convolution")
     if len(node.outputs) > 1:
         ctx.set(node.outputs[1], incoming)

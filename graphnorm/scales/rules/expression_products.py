@@ -80,7 +80,7 @@ def reduced(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path:
     axes = axes_of(ctx, node, rank)
     if path or axes is None:
         return False
-    if not int(node.attributes.get("keepdims", 1)):
+    if not int(node.attributes["keepdims"]):
         aligned = [(c, lb.align(labels, ctx.rank(name))) for c, labels in terms]
         terms = tuple((c, np.expand_dims(labels, tuple(axes))) for c, labels in aligned)
     demand(ctx, source, _times(terms, float(1 / DEGREES[node.op])), role)
@@ -91,7 +91,7 @@ def reduced(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path:
 def standardised(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     """Weight standardisation: normalised rows keep their values, a gain takes the scale."""
     data, gain, bias = (*node.inputs, "", "")[:3]
-    if path or name != node.outputs[0] or not node.attributes.get("training_mode", 0):
+    if path or name != node.outputs[0] or not node.attributes["training_mode"]:
         return False
     rank = ctx.rank(name)
     channels = (1, ctx.shape(name)[1], *(1,) * (rank - 2))

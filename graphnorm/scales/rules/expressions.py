@@ -108,7 +108,7 @@ def is_offset(ctx: Context, node: Node, operand: str) -> bool:
 def concat(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     if path:
         return False
-    axis = int(node.attributes.get("axis", 0)) % ctx.rank(name)
+    axis = int(node.attributes["axis"]) % ctx.rank(name)
     start = 0
     for operand in node.inputs:
         stop = start + ctx.shape(operand)[axis]
@@ -144,7 +144,7 @@ def _step(ctx: Context, node: Node, output: int) -> Step:
     if node.op == "Gather":
         index = ctx.constant(node.inputs[1])
         assert index is not None  # `region` tried it
-        axis = int(node.attributes.get("axis", 0)) % rank
+        axis = int(node.attributes["axis"]) % rank
         cut = tuple(range(axis, axis + index.ndim))
 
         def apply(array: Array) -> Array:

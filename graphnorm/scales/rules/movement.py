@@ -38,7 +38,7 @@ def gather(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
     index = ctx.constant(node.inputs[1])
     if index is None or ctx.value(node.inputs[1]).dynamic:
         return None
-    return [lb.take(labels, index.astype(np.int64), int(node.attributes.get("axis", 0)) % labels.ndim)]
+    return [lb.take(labels, index.astype(np.int64), int(node.attributes["axis"]) % labels.ndim)]
 
 
 def slice_(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
@@ -59,7 +59,7 @@ def slice_(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
 def split(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
     if ctx.is_dynamic_argument(node, 1):  # the pieces' shapes are the example's
         return None
-    axis = int(node.attributes.get("axis", 0)) % labels.ndim
+    axis = int(node.attributes["axis"]) % labels.ndim
     parts: list[Labels] = []
     start = 0
     for name in node.outputs:
@@ -86,7 +86,7 @@ def tile(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
 def depth_to_space(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
     n, c, h, w = ctx.shape(node.inputs[0])
     b = int(node.attributes["blocksize"])
-    if node.text("mode", "DCR") == "CRD":
+    if node.text("mode") == "CRD":
         shape, perm = (n, c // (b * b), b, b, h, w), (0, 1, 4, 2, 5, 3)
     else:
         shape, perm = (n, b, b, c // (b * b), h, w), (0, 3, 4, 1, 5, 2)
@@ -124,11 +124,11 @@ def apply_move(ctx: Context, node: Node) -> None:
     labels = ctx.labels(source)
     moved = MOVES[node.op](ctx, node, labels)
     if moved is None and node.op == "Gather":  # rows picked at run time: one scale along that axis
-        axis = int(node.attributes.get("axis", 0)) % labels.ndim
+        axis = int(node.attributes["axis"]) % labels.ndim
         labels = ctx.uniform(labels, [axis], "gathered with indices known only at run time")
         moved = [lb.take(labels, np.zeros((1,) * ctx.rank(node.inputs[1]), dtype=np.int64), axis)]
     if moved is None and node.op == "Split":
-        axis = int(node.attributes.get("axis", 0)) % labels.ndim
+        axis = int(node.attributes["axis"]) % labels.ndim
         moved = [ctx.uniform(labels, [axis], "split at places known only at run time")] * len(node.outputs)
     if moved is None and node.op == "Slice" and (axes := ctx.static(node, "axes", 3)) is not None:
         cut = [int(axis) % labels.ndim for axis in axes]
@@ -145,7 +145,7 @@ def apply_move(ctx: Context, node: Node) -> None:
 def embedding(ctx: Context, node: Node) -> None:
     """Rows of a weight picked at run time: any row may be read, so only the other axes are free."""
     shape = ctx.shape(node.inputs[0])
-    axis = int(node.attributes.get("axis", 0)) % len(shape)
+    axis = int(node.attributes["axis"]) % len(shape)
     out = ctx.fresh((*shape[:axis], 1, *shape[axis + 1 :]), "embedding features")
     ctx.demand(node.inputs[0], [(1.0, out)], Role.WEIGHT)
     rank = ctx.rank(node.inputs[1])
@@ -161,7 +161,7 @@ def only_shape(ctx: Context, node: Node) -> None:
 def concat(ctx: Context, node: Node) -> None:
     """Concatenate labels; a block of zeros constrains nothing."""
     operands = [name for name in node.inputs if name]
-    axis = int(node.attributes.get("axis", 0)) % ctx.rank(node.outputs[0])
+    axis = int(node.attributes["axis"]) % ctx.rank(node.outputs[0])
     parts = [ctx.labels(name) for name in operands]
     if axis in ctx.value(node.outputs[0]).dynamic:
         whole = _tied_along(ctx, parts, axis)
@@ -194,7 +194,7 @@ def pad(ctx: Context, node: Node) -> None:
     for i, axis in enumerate(axes):
         before[axis], after[axis] = int(pads[i]), int(pads[i + len(axes)])
     padded = [axis for axis in range(rank) if before[axis] or after[axis]]
-    mode = node.text("mode", "constant")
+    mode = node.text("mode")
     fill = _pad_value(ctx, node) if mode == "constant" else np.float64("nan")
     if mode != "constant":
         labels = ctx.uniform(labels, padded)

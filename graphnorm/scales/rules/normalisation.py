@@ -23,9 +23,9 @@ from graphnorm.scales.registry import Registry, Rule
 def batch_norm(ctx: Context, node: Node) -> None:
     data, gain, bias, mean, var = (node.inputs + ("",) * 5)[:5]
     rank = ctx.rank(data)
-    training = bool(node.attributes.get("training_mode", 0)) or BEFORE in node.attributes
+    training = bool(node.attributes["training_mode"]) or BEFORE in node.attributes
     affine = all(not name or ctx.is_weight(name) for name in (gain, bias))
-    if not ctx.is_data(data) or not affine or int(node.attributes.get("spatial", 1)) == 0 or rank < 2:
+    if not ctx.is_data(data) or not affine or "spatial" in node.attributes or rank < 2:
         ctx.pin_node(node, "BatchNorm of a form without a rule")
         return
     if gain and ctx.shape(gain) != ctx.shape(data)[1:2]:  # torch allows it where there are no channels
@@ -65,7 +65,7 @@ def layer_norm(ctx: Context, node: Node) -> None:
     if not rank:
         ctx.pin_node(node, "normalisation of a number")
         return
-    axis = int(node.attributes.get("axis", -1)) % rank
+    axis = int(node.attributes["axis"]) % rank
     _normalise(ctx, node, list(range(axis, rank)))
 
 
@@ -83,7 +83,7 @@ def _normalise(ctx: Context, node: Node, axes: list[int], groups: int = 0) -> No
     if not ctx.is_data(data) or any(ctx.is_data(name) for name in (gain, bias)):
         ctx.pin_node(node, "norm with a gain computed from the input")
         return
-    if float(node.attributes.get("epsilon", 1e-5)) > 0 or any(node.outputs[1:]):
+    if float(node.attributes["epsilon"]) > 0 or any(node.outputs[1:]):
         ctx.pin_value(data, "normalised (epsilon > 0)")
     else:
         labels = ctx.uniform(ctx.labels(data), axes, "normalised together")
@@ -113,7 +113,7 @@ def _normalise(ctx: Context, node: Node, axes: list[int], groups: int = 0) -> No
 def lp_norm(ctx: Context, node: Node) -> None:
     """Dividing by |x|_p along an axis has no epsilon: a scale shared along the axis is lost."""
     labels = ctx.labels(node.inputs[0])
-    ctx.uniform(labels, [int(node.attributes.get("axis", -1)) % labels.ndim])
+    ctx.uniform(labels, [int(node.attributes["axis"]) % labels.ndim])
     ctx.set_pinned(node)
 
 

@@ -55,7 +55,7 @@ def lstm_projected(ctx: Context, node: Node) -> None:
 def _units(ctx: Context, node: Node) -> Labels | None:
     """A label per hidden unit of each direction, (directions, H), if one of them has freedom."""
     directions, hidden, _ = ctx.shape(node.inputs[1])
-    given = node.attributes.get("activations") or ["Tanh"] * directions
+    given = node.attributes["activations"]
     names = [(name.decode() if isinstance(name, bytes) else name).lower() for name in given]
     free = [name in _HOMOGENEOUS for name in names]
     if len(names) != directions or not any(free) or "clip" in node.attributes:
@@ -83,7 +83,7 @@ def _recurrent(ctx: Context, node: Node, units: Labels | None) -> None:
     ctx.demand(recurrent, [(1.0, out), (-1.0, units[:, None, :])], Role.WEIGHT)
     if bias:
         ctx.demand(bias, [(1.0, np.concatenate([units, units], axis=1))], Role.BIAS)
-    batch_first = bool(node.attributes.get("layout", 0))
+    batch_first = bool(node.attributes["layout"])
     state = units[None] if batch_first else units[:, None, :]
     _start(ctx, initial, state)
     every_step = units[None, None] if batch_first else state[None]

@@ -54,12 +54,12 @@ def segment_reduce(ctx: Context, node: Node) -> None:
         ctx.pin_node(node, "products of pieces, or pieces with an initial value")
         return
     labels = ctx.labels(node.inputs[0])
-    ctx.set(node.outputs[0], ctx.uniform(labels, [int(node.attributes.get("axis", 0)) % labels.ndim]))
+    ctx.set(node.outputs[0], ctx.uniform(labels, [int(node.attributes["axis"]) % labels.ndim]))
 
 
 def _without(labels: Labels, node: Node, axes: Sequence[int]) -> Labels:
     """Labels of the result, reduced axes gone unless `keepdims`."""
-    if int(node.attributes.get("keepdims", 1)):
+    if int(node.attributes["keepdims"]):
         return labels
     return labels.reshape([n for axis, n in enumerate(labels.shape) if axis not in axes])
 
@@ -70,7 +70,7 @@ def axes_of(ctx: Context, node: Node, rank: int) -> list[int] | None:
         return None
     axes = ctx.static(node, "axes", 1)
     if axes is None or axes.size == 0:
-        return [] if int(node.attributes.get("noop_with_empty_axes", 0)) else list(range(rank))
+        return [] if int(node.attributes["noop_with_empty_axes"]) else list(range(rank))
     return [int(axis) % rank for axis in axes.ravel()] if rank else []
 
 
@@ -123,21 +123,21 @@ def cumulative_product(ctx: Context, node: Node) -> None:
         ctx.set(node.outputs[0], labels)
         return
     bound = np.broadcast_to(np.where(labels == FREE, PINNED, labels), full)
-    if node.attributes.get("reverse", 0):
+    if node.attributes["reverse"]:
         bound = np.flip(bound, axis)
     out = ctx.fresh(full, "cumulative product")
     one = np.zeros_like(out.take([0], axis=axis))
     before = np.concatenate([one, out.take(range(full[axis] - 1), axis=axis)], axis=axis)
-    if node.attributes.get("exclusive", 0):
+    if node.attributes["exclusive"]:
         bound = np.concatenate([one, bound.take(range(full[axis] - 1), axis=axis)], axis=axis)
     ctx.equation([(1.0, out), (-1.0, before), (-1.0, bound)])
-    ctx.set(node.outputs[0], np.flip(out, axis) if node.attributes.get("reverse", 0) else out)
+    ctx.set(node.outputs[0], np.flip(out, axis) if node.attributes["reverse"] else out)
 
 
 def hardmax(ctx: Context, node: Node) -> None:
     """The place of the largest entry; before opset 13 among all axes from `axis` on, by default 1."""
     labels = ctx.labels(node.inputs[0])
-    axis = int(node.attributes.get("axis", min(1, labels.ndim - 1))) % labels.ndim
+    axis = int(node.attributes["axis"]) % labels.ndim
     ctx.uniform(labels, range(axis, labels.ndim))
     ctx.set_pinned(node)
 

@@ -16,7 +16,7 @@ from graphnorm.scales.registry import Registry, Rule
 def resize(ctx: Context, node: Node) -> None:
     """Interpolation is linear; axes whose size stays are untouched."""
     cropped = node.text("coordinate_transformation_mode").endswith("tf_crop_and_resize")
-    if cropped and float(node.attributes.get("extrapolation_value", 0.0)) != 0.0:
+    if cropped and float(node.attributes["extrapolation_value"]) != 0.0:
         ctx.pin_node(node, "extrapolated with a non-zero value")
         return
     labels = ctx.labels(node.inputs[0])

@@ -125,7 +125,7 @@ def _slice(walk: Walk, node: ir.Node) -> Callable[[ir.Array], ir.Array] | None:
 
 def _split(walk: Walk, node: ir.Node) -> list[Reading]:
     given = walk.reading(node.inputs[0])
-    axis, found, start = int(node.attributes.get("axis", 0)), [], 0
+    axis, found, start = int(node.attributes["axis"]), [], 0
     for name in node.outputs:
         shape = walk.shape(name)
         if shape is None or not given.branches:
@@ -143,7 +143,7 @@ def _concat(walk: Walk, node: ir.Node) -> list[Reading]:
 def _gather(walk: Walk, node: ir.Node) -> list[Reading]:
     """Entries at known places; of a known table of integers the range; else nothing is known."""
     given, index = walk.reading(node.inputs[0]), walk.known(node.inputs[1])
-    axis = int(node.attributes.get("axis", 0))
+    axis = int(node.attributes["axis"])
     moves = node.inputs[0] not in walk.network.constants and index is not None
     if moves and given.branches and index is not None and index.dtype.kind in "iu":
         return [given.mapped(lambda array: array.take(index.astype(np.int64), axis))]
@@ -206,7 +206,7 @@ def _remainder(walk: Walk, node: ir.Node) -> list[Reading]:
     if divisor is None or not divisor.size or divisor.min() <= 0:
         return _mixed(walk, node)
     reach = float(divisor.max()) - (1 if divisor.dtype.kind in "iu" else 0)
-    low = -reach if node.attributes.get("fmod") and given.low < 0 else 0.0
+    low = -reach if node.attributes["fmod"] and given.low < 0 else 0.0
     return [Reading(sources=given.sources, low=low, high=reach)]
 
 
@@ -267,7 +267,7 @@ def _place(axis: Callable[[ir.Node, int], int]) -> Rule:
 
 
 def _axis(node: ir.Node, rank: int) -> int:
-    return int(node.attributes.get("axis", -1 if node.op == "TopK" else 0))
+    return int(node.attributes["axis"])
 
 
 def _top(walk: Walk, node: ir.Node) -> list[Reading]:
