@@ -196,7 +196,7 @@ class TestFiles:
             verify(folder)
 
     def test_another_format(self, folder: Path) -> None:
-        rewrite(folder, version=2)
+        rewrite(folder, version=3)
         with pytest.raises(graphnorm.InputError, match="is no graphnorm certificate of version 2"):
             verify(folder)
 

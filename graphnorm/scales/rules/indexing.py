@@ -37,7 +37,7 @@ def _full(labels: Labels, shape: Sequence[int], axes: Sequence[int]) -> Labels:
 def gather_elements(ctx: Context, node: Node) -> None:
     data, index = node.inputs
     labels, shape = ctx.labels(data, Role.WEIGHT), ctx.shape(data)
-    axis = int(node.attributes.get("axis", 0)) % labels.ndim
+    axis = int(node.attributes["axis"]) % labels.ndim
     positions = _known(ctx, index)
     others = [i for i in range(labels.ndim) if i != axis]
     if positions is None or labels.shape[axis] == 1:
@@ -55,7 +55,7 @@ def gather_elements(ctx: Context, node: Node) -> None:
 def gather_nd(ctx: Context, node: Node) -> None:
     data, index = node.inputs
     labels, shape = ctx.labels(data, Role.WEIGHT), ctx.shape(data)
-    batch = int(node.attributes.get("batch_dims", 0))
+    batch = int(node.attributes["batch_dims"])
     sizes, depth = ctx.shape(index), ctx.shape(index)[-1]
     positions, indexed = _known(ctx, index), range(batch, batch + depth)
     if positions is not None and any(labels.shape[axis] > 1 for axis in indexed):
@@ -72,7 +72,7 @@ def gather_nd(ctx: Context, node: Node) -> None:
 def scatter_elements(ctx: Context, node: Node) -> None:
     data, index, updates = node.inputs
     rank = ctx.rank(data)
-    axis = int(node.attributes.get("axis", 0)) % rank
+    axis = int(node.attributes["axis"]) % rank
     positions, shape, sizes = _known(ctx, index), ctx.shape(data), ctx.shape(updates)
     if positions is not None and not ctx.value(data).dynamic:  # else entries survive at other sizes
         grid = list(np.indices(sizes))
@@ -106,7 +106,7 @@ def scatter_nd(ctx: Context, node: Node) -> None:
 
 def tensor_scatter(ctx: Context, node: Node) -> None:
     """A cache that is written along one axis."""
-    axis = int(node.attributes.get("axis", -2)) % ctx.rank(node.inputs[0])
+    axis = int(node.attributes["axis"]) % ctx.rank(node.inputs[0])
     old, new = (_writable(ctx, name, [axis]) for name in node.inputs[:2])
     _write(ctx, node, node.inputs[1], old, new)
 
@@ -123,7 +123,7 @@ def _write(
     `partial` are axes of which only the first entries are written.
     """
     name = node.inputs[0]
-    if node.text("reduction", "none") == "mul":  # multiplied an unknown number of times
+    if node.text("reduction") == "mul":  # multiplied an unknown number of times
         ctx.pin_value(updates, "multiplied at positions known only at run time")
         ctx.set(node.outputs[0], old)
         return
@@ -144,7 +144,7 @@ def _scatter(ctx: Context, node: Node, target: Index, axes: Sequence[int]) -> No
     shape = ctx.shape(data)
     old = _full(ctx.labels(data), shape, axes).reshape(-1)
     new = np.broadcast_to(ctx.labels(updates), ctx.shape(updates)).reshape(-1)
-    flat, reduction = target.reshape(-1), node.text("reduction", "none")
+    flat, reduction = target.reshape(-1), node.text("reduction")
     places, first = np.unique(flat, return_index=True)
     result = old.copy()
     if reduction == "mul":
@@ -178,7 +178,7 @@ def compress(ctx: Context, node: Node) -> None:
 
 
 def reverse_sequence(ctx: Context, node: Node) -> None:
-    axis = int(node.attributes.get("time_axis", 0))
+    axis = int(node.attributes["time_axis"])
     ctx.set(node.outputs[0], ctx.uniform(ctx.labels(node.inputs[0]), [axis], _RUN_TIME))
 
 

@@ -175,7 +175,7 @@ class _Following:
                 high if reading.high > high.min() else np.full_like(high, np.inf),
             )
         if node.op == "Gather" and len(reading.branches) == 1 and node.inputs[0] in self.network.weights:
-            axis = int(node.attributes.get("axis", 0))
+            axis = int(node.attributes["axis"])
             self.tables.append(Table(node.inputs[0], axis, reading.branches[0]))
         self.whole |= reading.sources - covered
 
@@ -258,18 +258,18 @@ Bound = tuple[int, "int | ir.Array", "int | ir.Array"]
 Limits = Callable[[Walk, ir.Node, Sequence[int]], Iterator[Bound]]
 
 
-def _along(operand: int, attribute: str = "axis", default: int = 0) -> Limits:
-    """Positions along an axis of operand 0."""
+def _along(operand: int, attribute: str = "axis") -> Limits:
+    """Positions along an axis of operand 0; the last one where no attribute says which."""
 
     def limits(walk: Walk, node: ir.Node, data: Sequence[int]) -> Iterator[Bound]:
-        yield operand, 0, data[int(node.attributes.get(attribute, default))] - 1
+        yield operand, 0, data[int(node.attributes[attribute]) if attribute else -1] - 1
 
     return limits
 
 
 def _coordinates(walk: Walk, node: ir.Node, data: Sequence[int]) -> Iterator[Bound]:
     index = walk.shape(node.inputs[1])
-    batch = int(node.attributes.get("batch_dims", 0))
+    batch = int(node.attributes.get("batch_dims", 0))  # ScatterND has none
     if index is not None:
         yield 1, 0, np.array(data[batch : batch + index[-1]]) - 1
 
@@ -282,11 +282,11 @@ def _classes(walk: Walk, node: ir.Node, data: Sequence[int]) -> Iterator[Bound]:
 
 def _steps(walk: Walk, node: ir.Node, data: Sequence[int]) -> Iterator[Bound]:
     """Lengths of the sequences of a recurrent layer."""
-    yield 4, 1, data[1 if node.attributes.get("layout") else 0]
+    yield 4, 1, data[1 if node.attributes["layout"] else 0]
 
 
 def _reversed_steps(walk: Walk, node: ir.Node, data: Sequence[int]) -> Iterator[Bound]:
-    yield 1, 1, data[int(node.attributes.get("time_axis", 0))]
+    yield 1, 1, data[int(node.attributes["time_axis"])]
 
 
 def _rows_of(*pairs: tuple[int, int]) -> Limits:
@@ -309,7 +309,7 @@ LIMITS.for_trait(Trait.LOSS, lambda walk, node, data: iter([(1, 0, data[1] - 1)]
 LIMITS.add(_reversed_steps, "ReverseSequence")
 LIMITS.add(_steps, "LSTM", "GRU", "RNN")
 LIMITS.add(_rows_of((3, 1)), "RotaryEmbedding")
-LIMITS.add(_along(1, "", -1), "ai.onnx.ml::ArrayFeatureExtractor")
+LIMITS.add(_along(1, ""), "ai.onnx.ml::ArrayFeatureExtractor")
 LIMITS.add(_rows_of((0, 2), (1, 4)), "com.microsoft::EmbedLayerNormalization")
 LIMITS.add(_along(1, "gather_axis"), "com.microsoft::GatherBlockQuantized")
 LIMITS.add(_rows_of((1, 2)), "com.microsoft::RotaryEmbedding")
