@@ -1,4 +1,4 @@
-"""ATen operators by the names of their overloads: `OVERLOADS` maps a name to a function of (2, 3, 4) floats."""
+"""Overloads of ATen operators by their own names: name -> a function of (2, 3, 4) floats."""
 
 from __future__ import annotations
 
