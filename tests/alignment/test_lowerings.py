@@ -29,8 +29,8 @@ def graph(
     held = {name: np.asarray(a) for name, a in {**given, **(weights or {}), **(constants or {})}.items()}
     values = {name: Value(name, array.shape, array.dtype.name) for name, array in held.items()}
     values |= {name: Value(name, tuple(shape), "float64") for name, shape in shapes.items()}
-    kept = [{name: held[name] for name in names or ()} for names in (weights, constants)]
-    found = ir.Graph("g", tuple(given), ("y",), tuple(nodes), values, *kept)
+    moved, still = ({name: held[name] for name in names or ()} for names in (weights, constants))
+    found = ir.Graph("g", tuple(given), ("y",), tuple(nodes), values, moved, still)
     found.verify()
     return found
 

@@ -7,7 +7,7 @@ import pytest
 
 from graphnorm.ir import Graph, Node, Value
 from graphnorm.rescaling.graph import build
-from graphnorm.scales.roles import Role
+from graphnorm.scales.demands import Role
 
 
 @pytest.mark.parametrize("plain", [False, True])
