@@ -26,6 +26,10 @@ def rules(
         typer.Argument(metavar="[OP]", help="One operator, by its ONNX or ATen name, with all about it."),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as in the README.")] = False,
+    matrix: Annotated[
+        bool,
+        typer.Option("--matrix", help="Print which analyses have a rule, and why others have none."),
+    ] = False,
     json_path: JsonOption = None,
 ) -> None:
     """Show what each operator lets pass: the scales of its operands, parameters and results."""
@@ -37,7 +41,18 @@ def rules(
 
     check_outputs([json_output(json_path)], [])
     out = display.console(json_path)
-    if operator is not None:
+    if matrix:
+        from graphnorm.cli import matrix as of_analyses
+
+        lines = of_analyses.matrix(operator)
+        missing = of_analyses.empty(lines)
+        write_json({"operators": [line.to_dict() for line in lines], "empty": missing}, json_path)
+        if operator is None:
+            out.print(of_analyses.matrix_table(lines))
+        else:
+            for text in of_analyses.cell_lines(lines[0]):
+                out.print(text, soft_wrap=True)
+    elif operator is not None:
         found = entries(operator)
         write_json({"operators": [entry.to_dict() for entry in found]}, json_path)
         for entry in found:

@@ -25,9 +25,17 @@ _STILL = frozenset({"half_pixel", "half_pixel_symmetric", "align_corners", "asym
 """Coordinates of a Resize in which an axis that keeps its size keeps its entries."""
 
 
-def pointwise(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
+def pointwise(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     """Entry by entry: operands that broadcast are permuted alike."""
-    operands = [ctx.axes(name) for name in node.inputs if name]
+    names = [name for name in node.inputs if name]
+    out = ctx.shape(node.outputs[0])
+    if any(
+        size not in (1, of)
+        for name in names
+        for size, of in zip(ctx.shape(name)[::-1], out[::-1], strict=False)
+    ):
+        return None
+    operands = [ctx.axes(name) for name in names]
     return [ctx.broadcast(operands, ctx.shape(name)) if name else () for name in node.outputs]
 
 
