@@ -376,6 +376,16 @@ def test_imports_go_one_way(component: str, path: Path) -> None:
             assert top in outside or (item.deferred and (component, top) in DEFERRED), where
 
 
+def test_pictures_know_no_rules() -> None:
+    """They are drawn from the solved graph and from facts about operators."""
+    graph = import_graph()
+    drawn = set().union(*(found for name, found in graph.items() if name.startswith("graphnorm.pictures")))
+    assert "graphnorm.rescaling.graph" in drawn
+    assert not {
+        name for name in drawn if name.startswith(("graphnorm.scales.rules", "graphnorm.scales.walk"))
+    }
+
+
 # Public names and errors.
 
 

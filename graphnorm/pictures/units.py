@@ -17,14 +17,14 @@ from graphnorm.ops.traits import Trait
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.rescaling.objective import CONTRACTIONS
 from graphnorm.scales.demands import Role
-from graphnorm.scales.walk import CONTROL_FLOW
 
 SILENT = having(Trait.MOVES, without=Trait.ALONG_AXIS) | having(Trait.COPIES) | {"Constant", "Shape"}
 NORMS = having(Trait.NORMALISES, without=Trait.UNARY)
 LINEAR = SILENT | having(Trait.MOVES) | having(Trait.POINTWISE | Trait.LINEAR)
 LINEAR |= having(Trait.POINTWISE | Trait.MULTILINEAR)
 POOLS = having(Trait.REDUCES) | having(Trait.ALONG_AXIS, without=Trait.MOVES | Trait.NORMALISES)
-OPAQUE = having(Trait.RECURRENT, without=Trait.CONTRACTS | Trait.ATTENDS) | CONTROL_FLOW
+OPAQUE = having(Trait.RECURRENT, without=Trait.CONTRACTS | Trait.ATTENDS) | having(Trait.REGIONS)
+OPAQUE |= {"graphnorm::State"}
 
 
 @dataclass(frozen=True, slots=True)
