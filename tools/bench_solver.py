@@ -50,7 +50,7 @@ class _TooSlowError(Exception):
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """Wall seconds of one call, in memory that is asked of the system anew, as where it is done once.
+    """Wall seconds of one call, in newly allocated memory, as in a single run.
 
     A clone into pages that an earlier one left is three times as fast.
     """

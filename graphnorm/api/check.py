@@ -41,8 +41,8 @@ from graphnorm.verification.unreached import of_unreached, unreached
 # Without a proof, search for an input on which the models differ.
 _SUSPECT_DRAWS = (5, 40)  # of each kind of input: at least, at most
 _SUSPECT_ENTRIES = 5_000_000  # of all inputs together, beyond the least
-_SHRINK_SECONDS = 5.0
-_LAYER_INPUTS = 4
+_SHRINK_SECONDS = 5.0  # at most, and a quarter of `seconds`: a small counterexample is a convenience
+_LAYER_INPUTS = 4  # factors are fitted per channel: several inputs tell a factor from a coincidence
 Tell = Callable[[str], None]
 
 

@@ -1,6 +1,6 @@
 """Making and checking certificates.
 
-The check reads both models and derives everything else anew: hashes, the equations between scales and the
+The check reads both models and derives everything else again: hashes, the equations between scales and the
 permutations that A's graph allows, coefficients, both objectives.
 """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from graphnorm.explain import Summary
     from graphnorm.rescaling.graph import Cause
 
-_PIPED_WIDTH = 140
+_PIPED_WIDTH = 140  # columns where the output is no terminal
 _MOST = 6  # items of a list that are shown
 
 

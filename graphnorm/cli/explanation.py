@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphnorm.explain import Explanation, Layer, Link, Reasons, Side
 
 _LINES = 12  # of a chain; its middle is folded
-_NAMES = 4
+_NAMES = 4  # names of a list that are shown
 
 
 def explanation_lines(explanation: Explanation) -> Iterator[str]:

@@ -82,7 +82,7 @@ class ChainFinder:
         return way[-1][0] if way else start
 
     def _behind(self, equation: int, last: Link) -> list[Link]:
-        """The last operator and, if it did not pin by itself, what pinned its other operand."""
+        """The last operator and, if it pins only through its other operand, what pinned that."""
         batch = self._equations.batch(equation)
         weight = self._shared_weight(batch)
         if weight:

@@ -21,7 +21,7 @@ from graphnorm.scales.constraints import Rows
 from graphnorm.scales.labels import PINNED
 from graphnorm.util.typing import Bools, Integers
 
-_NONE = -1
+_NONE = -1  # no such equation or label
 
 
 class Equations:

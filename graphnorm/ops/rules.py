@@ -109,7 +109,7 @@ class Rules(Generic[T]):
             self._spread(cell)
 
     def cell(self, operator: str) -> Cell[T] | None:
-        """Rule or reason; None where nobody has said anything.
+        """Rule or reason; None if neither is registered.
 
         Raises:
             RuleError: two sets of traits give it different rules, and neither holds the other.

@@ -17,7 +17,7 @@ from graphnorm.permutation.symmetry import Permutation, Symmetry
 from graphnorm.util.typing import Floats, Integers
 
 _ROUNDING = 1e-6  # of the keys' spread: smaller differences are ties
-_GOLDEN = 0.6180339887498949
+_GOLDEN = 0.6180339887498949  # multiples modulo 1 are far apart: distinct weights of tensors
 
 
 def canonical_order(allowed: Symmetry, weights: Mapping[str, Floats]) -> Permutation:

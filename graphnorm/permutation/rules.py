@@ -40,7 +40,7 @@ def pointwise(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
 
 
 RULES.for_trait(Trait.POINTWISE, pointwise)
-RULES.add(pointwise, "Dropout")  # which entries are dropped is drawn anew for each input
+RULES.add(pointwise, "Dropout")  # which entries are dropped is random for each input
 
 
 @rule("Cast", "CastLike", "Softmax", "LogSoftmax", "LpNormalization")

@@ -10,8 +10,8 @@ from graphnorm.pictures.flow import MODULE, Box, Flow, Link, merge
 from graphnorm.pictures.repeats import fold_repeats
 from graphnorm.pictures.wording import counted
 
-MOST_BOXES = 60
-_MOST_LINKS = 150
+MOST_BOXES = 60  # about what a screen shows legibly
+_MOST_LINKS = 150  # beyond, links cover each other
 
 
 def overview(flow: Flow, most: int = MOST_BOXES) -> Flow:

@@ -12,7 +12,7 @@ from graphnorm.scales.demands import Role
 
 PINNED = "#b4bac2"
 _GOLDEN = 0.6180339887498949  # successive hues end up far apart
-_FIRST_HUE = 0.58
+_FIRST_HUE = 0.58  # blue
 _STRONG = ((0.44, 0.78), (0.56, 0.72), (0.36, 0.70))  # (lightness, saturation), in turn
 _PALE = ((0.70, 0.52), (0.78, 0.55), (0.64, 0.42))
 

@@ -14,7 +14,7 @@ from graphnorm.pictures.flow import Box, Flow, Link, Strand
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE
 
-_MOST_TIED = 6
+_MOST_TIED = 6  # names in a tooltip
 
 
 @dataclass(frozen=True, slots=True)

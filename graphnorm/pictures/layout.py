@@ -13,7 +13,7 @@ from graphnorm.pictures.strip_layout import FRAME, FRAME_TITLE, Layout, Rect, Ro
 from graphnorm.pictures.strips import End, Strip, cut, ranks, strips
 
 ASPECT = 1.5  # width by height that a picture should have
-_MOST_STRIPS = 12
+_MOST_STRIPS = 12  # enough for the chosen aspect ratio with the boxes of one picture
 _STRIP_GAP = 26.0
 _WIRE = 16.0  # between wires from one strip to the next
 _MARGIN = 14.0

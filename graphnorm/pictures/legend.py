@@ -13,9 +13,9 @@ from graphnorm.pictures.scene import Item, Mark, Stroke, Text
 from graphnorm.pictures.wording import plain_name
 from graphnorm.rescaling.graph import RescalingGraph
 
-HEADING = 46.0
+HEADING = 46.0  # points
 _ROW, _SIZE = 17.0, 8.5
-_MOST_GROUPS = 12
+_MOST_GROUPS = 12  # more colours cannot be told apart
 _COLUMN = 360.0
 
 

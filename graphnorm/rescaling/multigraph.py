@@ -22,7 +22,7 @@ from graphnorm.scales.labels import align
 from graphnorm.util.typing import Integers
 
 LEVELS = ("group", "neuron")
-EDGE_LIMIT = 5_000_000
+EDGE_LIMIT = 5_000_000  # networkx needs about a kilobyte per edge
 Profile = tuple[tuple[int, float], ...]
 
 

@@ -197,7 +197,7 @@ class Context(ABC):
             self.reason = before
 
     def defect(self, node: Node, what: str, error: Exception) -> None:
-        """Report that something failed in a rule of a node; whoever calls this pins the node."""
+        """Report that a rule failed on a node; the caller pins the node."""
         self.constraints.defects[defect(what, node.op, node.label, error)] = None
 
     def set_pinned(self, node: Node) -> None:

@@ -21,7 +21,7 @@ from graphnorm.util.typing import Integers
 
 Table = tuple[npt.NDArray[np.float64], Integers]
 """Equations as coefficients and labels, (rows, terms) each."""
-_ROUNDING = 1e-12  # coefficients are simple fractions: what is left of a sum that should be 0
+_ROUNDING = 1e-12  # coefficients are simple fractions: the residue of a sum that should be 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from graphnorm.solver.newton import step
 _FIRST = 5  # cycles before Newton: far from the optimum its step is cut short
 _PATIENCE = 12  # cycles that may still follow before a Newton step is cheaper
 _RELAX_FROM = 4  # cycles after which the rate is trusted
-_RELAX_MOST = 1.3
+_RELAX_MOST = 1.3  # the rate is an estimate; too large a factor oscillates, 2 is the limit of descent
 _LITTLE = 0.01  # of the imbalance: a correction by less makes the next one superfluous
 _STALLED = 6  # cycles without a better imbalance, near the optimum: only rounding is left
 

@@ -20,12 +20,12 @@ from graphnorm.solver.descent import Descent
 from graphnorm.solver.method import Limits, Run
 from graphnorm.util.typing import Floats, Integers
 
-_STEPS = 200
+_STEPS = 200  # a safeguard: damped Newton on a convex problem converges long before
 _MAX_STEP = 2.0  # in p t: keeps the quadratic model honest far from the optimum
 _DENSE = 1 << 17  # masses times unknowns up to which dense matrices are faster
-_REGULAR = 1e-14
+_REGULAR = 1e-14  # of the mean diagonal: makes the singular Hessian of unpinned groups solvable
 _NEAR, _POLISH = 1e-10, 2  # below this relative decrease rounding hides it: so many full steps end it
-_SHORTEST = 1e-6
+_SHORTEST = 1e-6  # of a step: a shorter one changes Phi by rounding only
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ from graphnorm.solver.descent import Descent
 from graphnorm.solver.laplacian import Laplacian
 from graphnorm.solver.newton import conjugate_gradient, two_levels
 
-_REFINEMENTS = 3
-_ITERATIONS = 300
-_ENOUGH = 1e-15
+_REFINEMENTS = 3  # each gains the tolerance of a solve, 1e-8; two reach rounding
+_ITERATIONS = 300  # of conjugate gradients; the bound is valid however far they get
+_ENOUGH = 1e-15  # below the rounding of Phi itself
 
 
 def relative_gap(at: Descent, fast: Descent | None = None) -> float:

@@ -19,7 +19,7 @@ from graphnorm.solver.laplacian import Laplacian
 from graphnorm.solver.method import Limits, Run
 
 Operator = Callable[[Array], Array]
-_MAX_STEP = 1.0
+_MAX_STEP = 1.0  # in |p dz|: a trust region for the quadratic model of exp()
 _WARM = 4  # cycles before: far from the optimum a Newton step is cut short
 
 

@@ -35,7 +35,7 @@ class FoldBatchNormPass(InPlacePass):
 
     Works on the main graph and on the bodies of control flow.  The operator takes over the name of the
     BatchNormalization's output; a weight that others use too is left alone and a folded copy added;
-    initializers and Constants that nobody reads any more are removed, and first of all dead nodes.
+    initializers and Constants that are no longer read are removed, dead nodes before anything else.
 
     Attributes:
         skipped: After a call, why each BatchNormalization left was not folded: ``"bn2: ..."``.

@@ -96,7 +96,7 @@ class _Stage:
     def _must_end(self, folder: Path, p: float) -> int:
         code, touched = run(folder, command(p))
         if code != 0:
-            raise RuntimeError(f"a run that nobody kills ends with {code}")
+            raise RuntimeError(f"a run without a kill ends with {code}")
         return touched
 
 

@@ -71,5 +71,5 @@ def equivalents(path: Path = EQUIVALENT) -> dict[tuple[str, str, str], str]:
 
 
 def reason(one: Placed, known: Mapping[tuple[str, str, str], str]) -> str:
-    """Why a mutant computes the same; empty if nobody says so."""
+    """Why a mutant is equivalent; empty if no reason is listed."""
     return known.get((one.mutant.function, one.mutant.line, one.mutant.becomes), "")

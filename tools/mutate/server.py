@@ -44,7 +44,7 @@ def _serve(request: dict[str, Any]) -> dict[str, object]:
             break
         if time.monotonic() > end and not late:
             late = True
-        if late or os.getppid() != parent:  # nobody waits for the answer any more
+        if late or os.getppid() != parent:  # the parent no longer waits for the answer
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
         time.sleep(_SLEEP)

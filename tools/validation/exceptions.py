@@ -145,7 +145,7 @@ _BY_REASON = frozenset({
 def exemption(op: str, rule: Rule) -> str:
     """Why an operator needs no generator of cases, or ""."""
     if op.startswith("graphnorm::"):
-        return "one end of a loop, which does nothing by itself"
+        return "one end of a loop, which does nothing alone"
     return (
         rule.reason if rule.reason in _BY_REASON and rule.signature == "0 -> 0" else _BY_OPERATOR.get(op, "")
     )

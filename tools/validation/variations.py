@@ -58,7 +58,7 @@ def _padding(op: str, rank: int, rng: Rng) -> dict[str, Any]:
 
 
 def _constant_again(operand: Operand, rng: Rng) -> Operand:
-    """An operand of another shape: what was known of its entries is drawn anew."""
+    """An operand of another shape: its known entries are redrawn."""
     if operand.value is None:
         return operand
     if operand.kind == "zeros":

@@ -9,7 +9,7 @@ import onnx
 from graphnorm.errors import ModelFileError
 
 _NUMBERS = ("offset", "length")
-_LARGEST = 2**62
+_LARGEST = 2**62  # sums of two such numbers fit an unsigned 64-bit integer
 
 
 def check_external_entries(model: onnx.ModelProto, source: str) -> None:

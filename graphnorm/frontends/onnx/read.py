@@ -36,7 +36,7 @@ from graphnorm.ir import Graph, Value, shape_of
 
 __all__ = ["load_model", "read_onnx"]
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 7  # broadcasting as in NumPy begins here
 
 
 def read_onnx(

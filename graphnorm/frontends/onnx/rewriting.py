@@ -25,7 +25,7 @@ from graphnorm.frontends.onnx.tensors import tensor_type
 from graphnorm.ops.rules import Rules
 from graphnorm.ops.traits import NONE, Trait
 
-_MOST_ELEMENTS = 1_024
+_MOST_ELEMENTS = 1_024  # each becomes a node
 # Types that opset 11 casts to; to bfloat16 and smaller ones `CastLike` stays.
 _PLAIN_TYPES = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BOOL}

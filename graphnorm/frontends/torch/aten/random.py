@@ -130,7 +130,7 @@ def rrelu_with_noise(
 def rrelu(
     call: Call, x: Value, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *_: Any
 ) -> None:
-    """The slope below 0 is drawn anew for each entry in training, and fixed otherwise."""
+    """The slope below 0 is drawn for each entry in training, and fixed otherwise."""
     if training:
         call.out("PRelu", x, uniform(call, lower, upper))
     else:
