@@ -18,6 +18,7 @@ from graphnorm.ops.rules import Rules
 from graphnorm.scales.constraints import Constraints, Term
 from graphnorm.scales.demands import Demand, Role
 from graphnorm.scales.labels import ENTRY_LIMIT, FREE, PINNED, Labels, align, pinned, size
+from graphnorm.scales.scale_array import ScaleArray
 from graphnorm.util.defects import DEFECTS, defect
 
 
@@ -81,9 +82,9 @@ class Context(ABC):
             return self.graph.weights[name]
         if maker is None or maker.op not in self.moves or (source := self.held(maker.inputs[0])) is None:
             return None
-        found = self.moved(maker, source)
+        found = self.moved(maker, ScaleArray.whole(source))
         self.touched.add(name)
-        return None if found is None else found[maker.outputs.index(name)]
+        return None if found is None else found[maker.outputs.index(name)].entries()
 
     def operand(self, node: Node, index: int) -> str:
         """The name of operand `index`, or "" where it is absent."""
@@ -116,6 +117,10 @@ class Context(ABC):
             return pinned(len(shape))
         return self.entries(name, role)
 
+    def scale(self, name: str, role: Role = Role.BIAS) -> ScaleArray:
+        """What `labels` gives, with the operand's shape: for rules that move entries."""
+        return ScaleArray.of(self.labels(name, role), self.shape(name))
+
     def entries(self, name: str, role: Role) -> Labels:
         """A label of its own for each entry of a weight (expression)."""
         own = self.fresh(self.shape(name), f"entries of {name}")
@@ -132,10 +137,10 @@ class Context(ABC):
             data is None
             and maker is not None
             and maker.op in self.moves
-            and self.value(name).shape is not None
+            and None not in (self.value(name).shape, self.value(source := maker.inputs[0]).shape)
         ):
-            moved = self.moved(maker, self._constant_labels(maker.inputs[0]))
-            return pinned(rank) if moved is None else moved[maker.outputs.index(name)]
+            moved = self.moved(maker, ScaleArray.of(self._constant_labels(source), self.shape(source)))
+            return pinned(rank) if moved is None else moved[maker.outputs.index(name)].labels
         if data is None and maker is not None and maker.op == "ConstantOfShape":
             data = np.broadcast_to(maker.attributes.get("value", np.float32(0)), (1,) * rank)
         if data is None or not self.value(name).is_float:
@@ -150,10 +155,10 @@ class Context(ABC):
             return pinned(rank)
         return np.where(free, FREE, PINNED).astype(np.int64)
 
-    def moved(self, node: Node, labels: Labels) -> Sequence[Labels] | None:
-        """The operand's labels after a data movement; None if they are not known."""
+    def moved(self, node: Node, scale: ScaleArray) -> Sequence[ScaleArray] | None:
+        """The operand's scale after a data movement; None if it is not known."""
         try:
-            return self.moves[node.op](self, node, labels)
+            return self.moves[node.op](self, node, scale)
         except DEFECTS as error:
             self.defect(node, "rule", error)
             return None
@@ -181,10 +186,18 @@ class Context(ABC):
     def demand(self, name: str, terms: Sequence[Term], role: Role) -> None:
         """Require that weight (expression) `name` has the log-scale `terms`; see `backward.demand`."""
 
-    def set(self, name: str, labels: Labels) -> None:
-        """Give a result its labels."""
+    def set(self, name: str, scale: ScaleArray | Labels) -> None:
+        """Give a result its scale; labels broadcast to its shape.
+
+        Raises:
+            ValueError: if the scale is that of a tensor of another shape.
+        """
         if name:
-            self.found[name] = align(labels, self.rank(name))
+            shape = self.shape(name)
+            found = scale if isinstance(scale, ScaleArray) else ScaleArray.of(scale, shape)
+            if found.shape != shape:
+                raise ValueError(f"scale of a tensor of shape {found.shape} for {name!r} of shape {shape}")
+            self.found[name] = found.labels
 
     def pin_value(self, name: str, reason: str = "") -> None:
         """Keep the value of an operand of any kind as it is."""
@@ -231,8 +244,8 @@ class Context(ABC):
         """Labels of the results of a node of a weight expression, from labels of its operands."""
 
 
-Move = Callable[[Context, Node, Labels], "list[Labels] | None"]
-"""The operand's labels after a data movement; None if they are not known."""
+Move = Callable[[Context, Node, ScaleArray], "list[ScaleArray] | None"]
+"""The operand's scale after a data movement; None if it is not known."""
 
 
 def _unscalable(data: Array) -> npt.NDArray[np.bool_]:

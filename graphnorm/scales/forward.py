@@ -18,6 +18,7 @@ from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import ENTRY_LIMIT, Labels, pinned, size
 from graphnorm.scales.roles import strongest
 from graphnorm.scales.rules.movement import MOVES
+from graphnorm.scales.scale_array import ScaleArray
 
 # Their parameters keep the form of a demand when operand 0 is a weight expression.
 _TAKES_WEIGHTS = frozenset({
@@ -136,24 +137,24 @@ class Expressions:
         ctx = self._ctx
         shape = ctx.shape(name)
         read = np.zeros(size(shape), dtype=bool)
-        self._mark_read(name, np.arange(size(shape)).reshape(shape), read)
+        self._mark_read(name, ScaleArray.whole(np.arange(size(shape)).reshape(shape)), read)
         if read.all():
             return labels
         mask = read.reshape(shape)
         axes = [axis for axis in range(len(shape)) if (mask != mask.take([0], axis=axis)).any()]
         return ctx.uniform(labels, [axis for axis in axes if labels.shape[axis] > 1], "weight read in part")
 
-    def _mark_read(self, name: str, index: Labels, read: npt.NDArray[np.bool_]) -> None:
+    def _mark_read(self, name: str, index: ScaleArray, read: npt.NDArray[np.bool_]) -> None:
         """Mark the entries `index` of a value that are read, through all movements."""
         ctx = self._ctx
         consumers = self._consumers.get(name, [])
         if not consumers or name in ctx.graph.outputs:
-            read[index.ravel()] = True
+            read[index.labels.ravel()] = True
         for node in consumers:
             moves = node.op in MOVES and node.inputs[0] == name
             parts = [index] if node.op in _PASSES else ctx.moved(node, index) if moves else None
             if parts is None:  # computed with, or cut at run time, where the rule ties along the cut
-                read[index.ravel()] = True
+                read[index.labels.ravel()] = True
                 continue
             for out, part in zip(node.outputs, parts, strict=False):
                 if out and self._consumers.get(out):

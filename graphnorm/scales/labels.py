@@ -1,9 +1,8 @@
-"""Label arrays: which scale variable each entry of a tensor carries, and how data movement acts on them.
+"""Label arrays: which scale variable each entry of a tensor carries.
 
 The log-scale of a tensor's entry is the variable named by its label.  A label array has the tensor's
-rank and is broadcastable to its shape: an axis of size 1 means that the scale does not vary there.
-Data movement acts on labels as on values, so each operator here is the NumPy operation itself, minus
-the axes along which nothing varies.
+rank and is broadcastable to its shape: size 1 means that the scale does not vary along an axis, or that the
+axis has one entry.  Broadcasting reads both alike; data movement does not, see `scale_array`.
 
 Label `PINNED` (0) is the constant 0: the entry keeps its value.  Label `FREE` (-1) marks an entry
 that is known to be 0 or infinite: any scale is right for it, so it constrains nothing.
@@ -12,7 +11,6 @@ that is known to be 0 or infinite: any scale is right for it, so it constrains n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -74,22 +72,6 @@ def reshape_blocks(old: Shape, new: Shape) -> list[tuple[range, range]]:
     return blocks
 
 
-def reshape(labels: Labels, old: Shape, new: Shape) -> Labels:
-    """Labels of a tensor of shape `old` that is reshaped to `new`.
-
-    Axes that are merged with a labelled axis are expanded; blocks of axes without labels stay size 1.
-    """
-    if 0 in old:
-        return pinned(len(new))
-    full: list[int] = []
-    small: list[int] = []
-    for before, after in reshape_blocks(old, new):
-        varies = any(labels.shape[axis] > 1 for axis in before)
-        full += [old[axis] if varies else 1 for axis in before]
-        small += [new[axis] if varies else 1 for axis in after]
-    return np.broadcast_to(labels, full).reshape(small)
-
-
 def squeeze_constant_axes(labels: Labels) -> Labels:
     """Shrink to size 1 each axis along which all labels are in fact the same."""
     for axis, size in enumerate(labels.shape):
@@ -98,42 +80,6 @@ def squeeze_constant_axes(labels: Labels) -> Labels:
             if np.array_equal(np.broadcast_to(first, labels.shape), labels):
                 labels = first
     return labels
-
-
-def concat(parts: Sequence[Labels], sizes: Sequence[int], axis: int) -> Labels:
-    """Labels of a concatenation along `axis`; `sizes` are the operands' sizes on it."""
-    shapes = [(*part.shape[:axis], 1, *part.shape[axis + 1 :]) for part in parts]
-    common = np.broadcast_shapes(*shapes)
-    expanded = [
-        np.broadcast_to(part, (*common[:axis], size, *common[axis + 1 :]))
-        for part, size in zip(parts, sizes, strict=True)
-    ]
-    return squeeze_constant_axes(np.concatenate(expanded, axis=axis)) if expanded else pinned(0)
-
-
-def take(labels: Labels, index: npt.NDArray[np.int64], axis: int) -> Labels:
-    """Labels after indexing `axis` with an integer array of any rank (ONNX Gather)."""
-    if labels.shape[axis] > 1:
-        return np.take(labels, index, axis=axis)
-    shape = labels.shape[:axis] + (1,) * index.ndim + labels.shape[axis + 1 :]
-    return labels.reshape(shape)
-
-
-def slices(labels: Labels, region: Sequence[slice]) -> Labels:
-    """Labels after basic slicing."""
-    return labels[
-        tuple(part if size > 1 else slice(None) for part, size in zip(region, labels.shape, strict=True))
-    ]
-
-
-def pad(labels: Labels, before: Sequence[int], after: Sequence[int], fill: int) -> Labels:
-    """Labels after padding with `fill`; an axis without labels that is padded with zeros stays so."""
-    widths = [(b, a) if size > 1 else (0, 0) for size, b, a in zip(labels.shape, before, after, strict=True)]
-    if all(b >= 0 and a >= 0 for b, a in widths):
-        return np.pad(labels, widths, constant_values=fill)
-    crop = [slice(max(-b, 0), size - max(-a, 0)) for size, (b, a) in zip(labels.shape, widths, strict=True)]
-    grow = [(max(b, 0), max(a, 0)) for b, a in widths]
-    return np.pad(labels[tuple(crop)], grow, constant_values=fill)
 
 
 def size(shape: Shape) -> int:

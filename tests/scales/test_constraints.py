@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,34 +87,3 @@ def test_family_of() -> None:
     constraints.fresh((2,), 5, "first")
     second = constraints.fresh((3,), 6, "second")
     assert constraints.family_of(second).tolist() == [1, 1, 1]
-
-
-SHAPES = [
-    ((2, 3, 4), (6, 4)),
-    ((6, 4), (2, 3, 4)),
-    ((2, 12), (4, 6)),
-    ((1, 3, 1), (3,)),
-    ((3,), (1, 3, 1)),
-    ((4, 1, 3), (4, 3, 1)),
-]
-
-
-@pytest.mark.parametrize(("old", "new"), SHAPES)
-def test_reshape_of_labels_is_reshape(old: tuple[int, ...], new: tuple[int, ...]) -> None:
-    rng = np.random.default_rng(0)
-    for mask in np.ndindex(*(2,) * len(old)):
-        own = tuple(n if keep else 1 for n, keep in zip(old, mask, strict=True))
-        labels = rng.integers(0, 50, own)
-        moved = lb.reshape(labels, old, new)
-        assert (np.broadcast_to(moved, new) == np.broadcast_to(labels, old).reshape(new)).all()
-
-
-def test_concat_pad_take_slices_are_those_of_numpy() -> None:
-    a, b = np.arange(3).reshape(1, 3), np.array([[7]])
-    whole = lb.concat([a, b], [3, 2], 1)
-    assert whole.tolist() == [[0, 1, 2, 7, 7]]
-    assert lb.pad(a, [0, 1], [0, -1], FREE).tolist() == [[FREE, 0, 1]]
-    assert lb.take(whole, np.array([4, 0]), 1).tolist() == [[7, 0]]
-    assert lb.take(np.array([[5]]), np.array([[4], [0]]), 1).shape == (1, 1, 1)
-    assert lb.slices(whole, [slice(None), slice(None, None, -2)]).tolist() == [[7, 2, 0]]
-    assert lb.squeeze_constant_axes(np.array([[3, 3], [4, 4]])).tolist() == [[3], [4]]

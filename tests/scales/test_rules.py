@@ -88,6 +88,14 @@ def pins_too_much(ctx: Context, node: Node) -> None:
     ctx.pin_node(node)
 
 
+def of_another_shape(ctx: Context, node: Node) -> None:
+    ctx.set(node.outputs[0], ctx.fresh((2, 9), "planted"))
+
+
+def moved_wrongly(ctx: Context, node: Node) -> None:
+    ctx.set(node.outputs[0], ctx.scale(node.inputs[0]).tile((2, 1)))
+
+
 def planted(operator: str, apply: object) -> Registry:
     rule = Rule("planted", apply, "planted")  # type: ignore[arg-type]
     return default_registry().replaced(rule, operator)
@@ -171,3 +179,11 @@ def test_labels_do_not_vary_along_axes_of_variable_size() -> None:
     free = build(network)
     bound = build(dataclasses.replace(network, values=axes_of_variable_size(network.values)))
     assert free.dimension > bound.dimension
+
+
+@pytest.mark.parametrize("apply", [of_another_shape, moved_wrongly])
+def test_a_scale_of_another_shape_is_a_defect(apply: object) -> None:
+    model, arguments = make("one_unit_padded_with_ones")
+    graph = build(read_torch(model, arguments), planted("Relu", apply))
+    assert graph.dimension == 0
+    assert any("shape (4, 1)" in sentence for sentence in graph.scales.constraints.defects)

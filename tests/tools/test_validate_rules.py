@@ -57,7 +57,7 @@ def fixed(ctx: Context, node: Node) -> None:
 
 def uniform(ctx: Context, node: Node) -> None:
     labels = ctx.labels(node.inputs[0])
-    ctx.set(node.outputs[0], ctx.uniform(labels, range(labels.ndim)))
+    ctx.set(node.outputs[0], ctx.uniform(labels, range(labels.ndim)).reshape(()))
 
 
 def ignores_others(ctx: Context, node: Node) -> None:

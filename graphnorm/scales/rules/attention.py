@@ -6,11 +6,11 @@ import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.ops.rules import Rules
-from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
-from graphnorm.scales.labels import FREE, PINNED, Labels, pinned
+from graphnorm.scales.labels import FREE, PINNED, Labels, overlay, pinned
 from graphnorm.scales.registry import Registry, Rule
+from graphnorm.scales.scale_array import ScaleArray
 
 
 def attention(ctx: Context, node: Node) -> None:
@@ -49,12 +49,11 @@ def _with_heads(ctx: Context, name: str, heads: int) -> Labels:
 
 
 def _by_head(ctx: Context, name: str, heads: int) -> Labels:
-    labels = ctx.labels(name, Role.WEIGHT)
-    if labels.ndim == 4:
-        return labels
-    batch, length, size = ctx.shape(name)
-    split = lb.reshape(labels, (batch, length, size), (batch, length, heads, size // heads))
-    return split.transpose(0, 2, 1, 3)
+    scale = ctx.scale(name, Role.WEIGHT)
+    if len(scale.shape) == 4:
+        return scale.labels
+    batch, length, size = scale.shape
+    return scale.reshape((batch, length, heads, size // heads)).transpose((0, 2, 1, 3)).labels
 
 
 def _append(ctx: Context, past: str, new: Labels) -> Labels:
@@ -62,7 +61,7 @@ def _append(ctx: Context, past: str, new: Labels) -> Labels:
     new = ctx.uniform(new, [2], "cached with others")
     old = ctx.uniform(ctx.labels(past), [2], "cached with others")
     ctx.tie(old, new, "cached with others")
-    return lb.overlay(old, new)
+    return overlay(old, new)
 
 
 def _repeat_heads(labels: Labels, heads: int, shared: int) -> Labels:
@@ -121,8 +120,8 @@ def _without_heads(labels: Labels, shape: tuple[int, ...], size: int) -> Labels:
     if len(shape) == 4:
         return labels
     batch, length, width = shape
-    turned = labels.transpose(0, 2, 1, 3)
-    return lb.reshape(turned, (batch, length, width // size, size), shape)
+    by_head = ScaleArray(labels, (batch, width // size, length, size))
+    return by_head.transpose((0, 2, 1, 3)).reshape(shape).labels
 
 
 RULES: Registry = Rules("scales")

@@ -17,6 +17,7 @@ from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role, Step
 from graphnorm.scales.forward import is_plain
 from graphnorm.scales.rules.movement import MOVES, permutation
+from graphnorm.scales.scale_array import ScaleArray
 
 Terms = tuple[Term, ...]
 Path = tuple[Step, ...]
@@ -45,10 +46,7 @@ def invertible(ctx: Context, node: Node, name: str, terms: Terms, role: Role, pa
         back = tuple(perm.index(axis) for axis in range(len(perm)))
         pulled = [(c, lb.align(labels, len(new)).transpose(back)) for c, labels in terms]
     else:
-        pulled = [
-            (c, lb.squeeze_constant_axes(lb.reshape(lb.align(labels, len(new)), new, old)))
-            for c, labels in terms
-        ]
+        pulled = [(c, ScaleArray.of(labels, new).reshape(old).squeeze().labels) for c, labels in terms]
     demand(ctx, source, pulled, role)
     return True
 
@@ -57,7 +55,8 @@ def invertible(ctx: Context, node: Node, name: str, terms: Terms, role: Role, pa
 def region(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: Path) -> bool:
     if node.op == "Gather" and not ctx.is_weight(node.inputs[0]):
         return False
-    if MOVES[node.op](ctx, node, lb.pinned(ctx.rank(node.inputs[0]))) is None:
+    source = ctx.shape(node.inputs[0])
+    if MOVES[node.op](ctx, node, ScaleArray(lb.pinned(len(source)), source)) is None:
         return False
     aligned = tuple((c, lb.align(labels, ctx.rank(name))) for c, labels in terms) if not path else terms
     demand(ctx, node.inputs[0], aligned, role, (_step(ctx, node, node.outputs.index(name)), *path))
@@ -114,7 +113,7 @@ def concat(ctx: Context, node: Node, name: str, terms: Terms, role: Role, path: 
         stop = start + ctx.shape(operand)[axis]
         cut = [slice(None)] * ctx.rank(name)
         cut[axis] = slice(start, stop)
-        part = [(c, lb.slices(lb.align(labels, ctx.rank(name)), cut)) for c, labels in terms]
+        part = [(c, ScaleArray.of(labels, ctx.shape(name)).region(cut).labels) for c, labels in terms]
         demand(ctx, operand, part, role)
         start = stop
     return True
@@ -155,8 +154,8 @@ def _step(ctx: Context, node: Node, output: int) -> Step:
             cut = tuple(axis for axis, (whole, part) in enumerate(sizes) if whole != part)
 
         def apply(array: Array) -> Array:
-            moved = MOVES[node.op](ctx, node, array)
+            moved = MOVES[node.op](ctx, node, ScaleArray.whole(array))
             assert moved is not None  # `region` tried it
-            return moved[output]
+            return moved[output].entries()
 
     return Step(f"{node.op}:{node.name}:{output}", apply, cut)

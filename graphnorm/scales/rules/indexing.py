@@ -18,6 +18,7 @@ from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.labels import FREE, Labels
 from graphnorm.scales.registry import Registry, Rule
+from graphnorm.scales.scale_array import ScaleArray
 
 Index = npt.NDArray[np.int64]
 _RUN_TIME = "indexed with positions known only at run time"
@@ -28,45 +29,36 @@ def _known(ctx: Context, name: str) -> Index | None:
     return None if data is None or ctx.value(name).dynamic else data.astype(np.int64)
 
 
-def _full(labels: Labels, shape: Sequence[int], axes: Sequence[int]) -> Labels:
-    """Expand the labels to the tensor's size along `axes`."""
-    target = [shape[i] if i in axes else n for i, n in enumerate(labels.shape)]
-    return np.broadcast_to(labels, target)
-
-
 def gather_elements(ctx: Context, node: Node) -> None:
     data, index = node.inputs
-    labels, shape = ctx.labels(data, Role.WEIGHT), ctx.shape(data)
-    axis = int(node.attributes["axis"]) % labels.ndim
+    scale, sizes = ctx.scale(data, Role.WEIGHT), ctx.shape(index)
+    axis = int(node.attributes["axis"]) % len(sizes)
     positions = _known(ctx, index)
-    others = [i for i in range(labels.ndim) if i != axis]
-    if positions is None or labels.shape[axis] == 1:
-        labels = ctx.uniform(labels, [axis], _RUN_TIME)
-        sizes = ctx.shape(index)
-        kept = tuple(slice(0, sizes[i]) if i in others else slice(None) for i in range(labels.ndim))
-        ctx.set(node.outputs[0], labels[kept])
+    kept = [slice(None) if i == axis else slice(0, n) for i, n in enumerate(sizes)]
+    if positions is None or scale.labels.shape[axis] == 1:
+        labels = ctx.uniform(scale.labels, [axis], _RUN_TIME)
+        ctx.set(node.outputs[0], ScaleArray(labels, scale.shape).region(kept).labels)
         return
-    kept = tuple(slice(0, positions.shape[i]) if i in others else slice(None) for i in range(labels.ndim))
-    whole = _full(labels, shape, range(labels.ndim))[kept]
-    moved = np.take_along_axis(whole, positions % shape[axis], axis)
+    moved = np.take_along_axis(scale.region(kept).entries(), positions % scale.shape[axis], axis)
     ctx.set(node.outputs[0], lb.squeeze_constant_axes(moved))
 
 
 def gather_nd(ctx: Context, node: Node) -> None:
     data, index = node.inputs
-    labels, shape = ctx.labels(data, Role.WEIGHT), ctx.shape(data)
+    scale = ctx.scale(data, Role.WEIGHT)
+    labels, shape = scale.labels, scale.shape
     batch = int(node.attributes["batch_dims"])
     sizes, depth = ctx.shape(index), ctx.shape(index)[-1]
     positions, indexed = _known(ctx, index), range(batch, batch + depth)
     if positions is not None and any(labels.shape[axis] > 1 for axis in indexed):
-        whole = _full(labels, shape, range(batch + depth))
+        whole = scale.along(range(batch + depth))
         lead = np.indices(sizes[:-1])[:batch]  # the sample that each row of indices belongs to
         picked = tuple(positions[..., i] % shape[batch + i] for i in range(depth))
         ctx.set(node.outputs[0], lb.squeeze_constant_axes(whole[(*lead, *picked)]))
         return
     labels = ctx.uniform(labels, indexed, _RUN_TIME)
     middle = (1,) * (len(sizes) - 1 - batch)
-    ctx.set(node.outputs[0], labels.reshape(*labels.shape[:batch], *middle, *labels.shape[batch + depth :]))
+    ctx.set(node.outputs[0], labels.reshape((*labels.shape[:batch], *middle, *labels.shape[batch + depth :])))
 
 
 def scatter_elements(ctx: Context, node: Node) -> None:
@@ -78,7 +70,7 @@ def scatter_elements(ctx: Context, node: Node) -> None:
         grid = list(np.indices(sizes))
         grid[axis] = positions % shape[axis]
         target = np.ravel_multi_index(tuple(grid), shape)
-        _scatter(ctx, node, target, range(rank))
+        _scatter(ctx, node, target)
         return
     old = _writable(ctx, data, [axis])
     new = _writable(ctx, updates, [axis])
@@ -87,7 +79,7 @@ def scatter_elements(ctx: Context, node: Node) -> None:
 
 def scatter_nd(ctx: Context, node: Node) -> None:
     data, index, updates = node.inputs
-    rank, sizes = ctx.rank(data), ctx.shape(index)
+    sizes = ctx.shape(index)
     depth, positions, shape = sizes[-1], _known(ctx, index), ctx.shape(data)
     empty = 0 in (*shape, *sizes)
     if positions is not None and not ctx.value(data).dynamic and not empty:
@@ -95,7 +87,7 @@ def scatter_nd(ctx: Context, node: Node) -> None:
         rows = np.ravel_multi_index(coordinates, shape[:depth])
         rest = int(np.prod(shape[depth:], dtype=np.int64))
         target = rows[..., None] * rest + np.arange(rest)
-        _scatter(ctx, node, target.reshape(ctx.shape(updates)), range(rank))
+        _scatter(ctx, node, target)
         return
     middle = len(sizes) - 1
     old = _writable(ctx, data, range(depth))
@@ -127,9 +119,9 @@ def _write(
         ctx.pin_value(updates, "multiplied at positions known only at run time")
         ctx.set(node.outputs[0], old)
         return
-    shape, sizes = ctx.shape(name), ctx.shape(updates)
+    sizes = ctx.shape(updates)
     region = tuple(slice(0, sizes[i]) if i in partial else slice(None) for i in range(old.ndim))
-    whole = _full(old, shape, partial)
+    whole = ScaleArray(old, ctx.shape(name)).along(partial)
     ctx.tie(whole[region], new, "written into")
     if (whole == FREE).any():  # zeros take the scale of what is written among them
         spread = [max(n, 1 if i in partial else new.shape[i]) for i, n in enumerate(whole.shape)]
@@ -138,12 +130,11 @@ def _write(
     ctx.set(node.outputs[0], whole)
 
 
-def _scatter(ctx: Context, node: Node, target: Index, axes: Sequence[int]) -> None:
+def _scatter(ctx: Context, node: Node, target: Index) -> None:
     """Write at known flat positions: a written entry carries the scale of what was written."""
     data, updates = node.inputs[0], node.inputs[-1]
     shape = ctx.shape(data)
-    old = _full(ctx.labels(data), shape, axes).reshape(-1)
-    new = np.broadcast_to(ctx.labels(updates), ctx.shape(updates)).reshape(-1)
+    old, new = (ctx.scale(name).entries().reshape(-1) for name in (data, updates))
     flat, reduction = target.reshape(-1), node.text("reduction")
     places, first = np.unique(flat, return_index=True)
     result = old.copy()
@@ -165,7 +156,8 @@ def _scatter(ctx: Context, node: Node, target: Index, axes: Sequence[int]) -> No
 
 def compress(ctx: Context, node: Node) -> None:
     """Entries chosen by a mask, along an axis or of the flattened tensor."""
-    labels = ctx.labels(node.inputs[0])
+    scale = ctx.scale(node.inputs[0])
+    labels = scale.labels
     if "axis" not in node.attributes:
         ctx.set(node.outputs[0], ctx.uniform(labels, range(labels.ndim), _RUN_TIME).reshape(-1))
         return
@@ -174,7 +166,7 @@ def compress(ctx: Context, node: Node) -> None:
     if mask is None or ctx.value(node.inputs[1]).dynamic:
         ctx.set(node.outputs[0], ctx.uniform(labels, [axis], _RUN_TIME))
     else:
-        ctx.set(node.outputs[0], lb.take(labels, np.flatnonzero(mask), axis))
+        ctx.set(node.outputs[0], scale.take(np.flatnonzero(mask), axis))
 
 
 def reverse_sequence(ctx: Context, node: Node) -> None:

@@ -13,19 +13,20 @@ import numpy as np
 from graphnorm.ir import Node
 from graphnorm.ops.rules import Rules
 from graphnorm.ops.traits import Trait
-from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context, Move
 from graphnorm.scales.demands import Role
-from graphnorm.scales.labels import FREE, PINNED, Labels
+from graphnorm.scales.labels import FREE, PINNED, Labels, overlay
 from graphnorm.scales.registry import Registry, Rule
+from graphnorm.scales.scale_array import ScaleArray
+from graphnorm.scales.scale_array import concat as concatenated
 
 
-def reshape(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
-    return [lb.reshape(labels, ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0]))]
+def reshape(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray]:
+    return [scale.reshape(ctx.shape(node.outputs[0]))]
 
 
-def transpose(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
-    return [labels.transpose(permutation(node, labels.ndim))]
+def transpose(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray]:
+    return [scale.transpose(permutation(node, len(scale.shape)))]
 
 
 def permutation(node: Node, rank: int) -> tuple[int, ...]:
@@ -34,72 +35,66 @@ def permutation(node: Node, rank: int) -> tuple[int, ...]:
     return tuple(int(axis) for axis in perm) if perm is not None else tuple(reversed(range(rank)))
 
 
-def gather(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
+def gather(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray] | None:
     index = ctx.constant(node.inputs[1])
     if index is None or ctx.value(node.inputs[1]).dynamic:
         return None
-    return [lb.take(labels, index.astype(np.int64), int(node.attributes["axis"]) % labels.ndim)]
+    return [scale.take(index.astype(np.int64), int(node.attributes["axis"]) % len(scale.shape))]
 
 
-def slice_(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
+def slice_(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray] | None:
     starts, ends = ctx.static(node, "starts", 1), ctx.static(node, "ends", 2)
     if starts is None or ends is None or any(ctx.is_dynamic_argument(node, i) for i in (3, 4)):
         return None
     axes, steps = ctx.static(node, "axes", 3), ctx.static(node, "steps", 4)
-    region = [slice(None)] * labels.ndim
+    region = [slice(None)] * len(scale.shape)
     for i, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        axis = i if axes is None else int(axes[i]) % labels.ndim
+        axis = i if axes is None else int(axes[i]) % len(scale.shape)
         step = 1 if steps is None else int(steps[i])
-        size = ctx.shape(node.inputs[0])[axis]
-        stop = None if step < 0 and end < -size else int(end)
+        stop = None if step < 0 and end < -scale.shape[axis] else int(end)
         region[axis] = slice(int(start), stop, step)
-    return [lb.slices(labels, region)]
+    return [scale.region(region)]
 
 
-def split(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
+def split(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray] | None:
     if ctx.is_dynamic_argument(node, 1):  # the pieces' shapes are the example's
         return None
-    axis = int(node.attributes["axis"]) % labels.ndim
-    parts: list[Labels] = []
+    axis = int(node.attributes["axis"]) % len(scale.shape)
+    parts: list[ScaleArray] = []
     start = 0
     for name in node.outputs:
         stop = start + (ctx.shape(name)[axis] if name else 0)
-        region = [slice(None)] * labels.ndim
+        region = [slice(None)] * len(scale.shape)
         region[axis] = slice(start, stop)
-        parts.append(lb.slices(labels, region))
+        parts.append(scale.region(region))
         start = stop
     return parts
 
 
-def expand(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
-    return [lb.align(labels, ctx.rank(node.outputs[0]))]
+def expand(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray]:
+    return [scale.expand(ctx.shape(node.outputs[0]))]
 
 
-def tile(ctx: Context, node: Node, labels: Labels) -> list[Labels] | None:
+def tile(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray] | None:
     repeats = ctx.static(node, "repeats", 1)
-    if repeats is None:
-        return None
-    counts = [int(r) if size > 1 else 1 for r, size in zip(repeats, labels.shape, strict=True)]
-    return [np.tile(labels, counts)]
+    return None if repeats is None else [scale.tile([int(n) for n in repeats])]
 
 
-def depth_to_space(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
-    n, c, h, w = ctx.shape(node.inputs[0])
+def depth_to_space(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray]:
+    n, c, h, w = scale.shape
     b = int(node.attributes["blocksize"])
     if node.text("mode") == "CRD":
         shape, perm = (n, c // (b * b), b, b, h, w), (0, 1, 4, 2, 5, 3)
     else:
         shape, perm = (n, b, b, c // (b * b), h, w), (0, 3, 4, 1, 5, 2)
-    moved = lb.reshape(labels, (n, c, h, w), shape).transpose(perm)
-    return [lb.reshape(moved, tuple(shape[axis] for axis in perm), ctx.shape(node.outputs[0]))]
+    return [scale.reshape(shape).transpose(perm).reshape(ctx.shape(node.outputs[0]))]
 
 
-def space_to_depth(ctx: Context, node: Node, labels: Labels) -> list[Labels]:
-    n, c, h, w = ctx.shape(node.inputs[0])
+def space_to_depth(ctx: Context, node: Node, scale: ScaleArray) -> list[ScaleArray]:
+    n, c, h, w = scale.shape
     b = int(node.attributes["blocksize"])
     shape, perm = (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4)
-    moved = lb.reshape(labels, (n, c, h, w), shape).transpose(perm)
-    return [lb.reshape(moved, tuple(shape[axis] for axis in perm), ctx.shape(node.outputs[0]))]
+    return [scale.reshape(shape).transpose(perm).reshape(ctx.shape(node.outputs[0]))]
 
 
 MOVES: Rules[Move] = Rules("movement of labels")
@@ -116,30 +111,41 @@ MOVES.add(space_to_depth, "SpaceToDepth")
 
 
 def apply_move(ctx: Context, node: Node) -> None:
-    """Move the labels of operand 0; where an argument isn't known, they must all be equal."""
+    """Move the scale of operand 0."""
     source = node.inputs[0]
     if node.op == "Gather" and ctx.is_weight(source):
         embedding(ctx, node)
         return
-    labels = ctx.labels(source)
-    moved = MOVES[node.op](ctx, node, labels)
-    if moved is None and node.op == "Gather":  # rows picked at run time: one scale along that axis
-        axis = int(node.attributes["axis"]) % labels.ndim
-        labels = ctx.uniform(labels, [axis], "gathered with indices known only at run time")
-        moved = [lb.take(labels, np.zeros((1,) * ctx.rank(node.inputs[1]), dtype=np.int64), axis)]
-    if moved is None and node.op == "Split":
-        axis = int(node.attributes["axis"]) % labels.ndim
-        moved = [ctx.uniform(labels, [axis], "split at places known only at run time")] * len(node.outputs)
-    if moved is None and node.op == "Slice" and (axes := ctx.static(node, "axes", 3)) is not None:
-        cut = [int(axis) % labels.ndim for axis in axes]
-        moved = [ctx.uniform(labels, cut, "sliced by amounts known only at run time")]
+    scale = ctx.scale(source)
+    moved = MOVES[node.op](ctx, node, scale)
     if moved is None:
-        labels = ctx.uniform(labels, range(labels.ndim), "moved by amounts known only at run time")
-        moved = [labels.reshape(-1)[:1]] * len(node.outputs)
+        _move_unknown(ctx, node, scale)
+        return
     if MOVES[node.op] is reshape:  # a batch may have been merged with heads and split again
-        moved = [lb.squeeze_constant_axes(part) for part in moved]
+        moved = [part.squeeze() for part in moved]
     for name, part in zip(node.outputs, moved, strict=False):
         ctx.set(name, part)
+
+
+def _move_unknown(ctx: Context, node: Node, scale: ScaleArray) -> None:
+    """One scale along the axes that are moved by amounts known only at run time, or one for all."""
+    labels, rank = scale.labels, len(scale.shape)
+    axis = int(node.attributes["axis"]) % rank if node.op in ("Gather", "Split") else 0
+    cut = ctx.static(node, "axes", 3)
+    if node.op == "Gather":  # rows picked
+        labels = ctx.uniform(labels, [axis], "gathered with indices known only at run time")
+        rows = np.broadcast_to(np.int64(0), ctx.shape(node.inputs[1]))
+        ctx.set(node.outputs[0], ScaleArray(labels, scale.shape).take(rows, axis))
+        return
+    if node.op == "Split":
+        labels = ctx.uniform(labels, [axis], "split at places known only at run time")
+    elif node.op == "Slice" and cut is not None:
+        axes = [int(number) % rank for number in cut]
+        labels = ctx.uniform(labels, axes, "sliced by amounts known only at run time")
+    else:
+        labels = ctx.uniform(labels, range(rank), "moved by amounts known only at run time").reshape(())
+    for name in node.outputs:
+        ctx.set(name, labels)
 
 
 def embedding(ctx: Context, node: Node) -> None:
@@ -148,8 +154,8 @@ def embedding(ctx: Context, node: Node) -> None:
     axis = int(node.attributes["axis"]) % len(shape)
     out = ctx.fresh((*shape[:axis], 1, *shape[axis + 1 :]), "embedding features")
     ctx.demand(node.inputs[0], [(1.0, out)], Role.WEIGHT)
-    rank = ctx.rank(node.inputs[1])
-    ctx.set(node.outputs[0], lb.take(out, np.zeros((1,) * rank, dtype=np.int64), axis))
+    rows = np.broadcast_to(np.int64(0), ctx.shape(node.inputs[1]))
+    ctx.set(node.outputs[0], ScaleArray(out, shape).take(rows, axis))
 
 
 def only_shape(ctx: Context, node: Node) -> None:
@@ -162,12 +168,10 @@ def concat(ctx: Context, node: Node) -> None:
     """Concatenate labels; a block of zeros constrains nothing."""
     operands = [name for name in node.inputs if name]
     axis = int(node.attributes["axis"]) % ctx.rank(node.outputs[0])
-    parts = [ctx.labels(name) for name in operands]
     if axis in ctx.value(node.outputs[0]).dynamic:
-        whole = _tied_along(ctx, parts, axis)
+        ctx.set(node.outputs[0], _tied_along(ctx, [ctx.labels(name) for name in operands], axis))
     else:
-        whole = lb.concat(parts, [ctx.shape(name)[axis] for name in operands], axis)
-    ctx.set(node.outputs[0], whole)
+        ctx.set(node.outputs[0], concatenated([ctx.scale(name) for name in operands], axis))
 
 
 def _tied_along(ctx: Context, parts: Sequence[Labels], axis: int) -> Labels:
@@ -175,15 +179,14 @@ def _tied_along(ctx: Context, parts: Sequence[Labels], axis: int) -> Labels:
     whole = parts[0]
     for part in parts[1:]:
         ctx.tie(whole, part, "concatenated along an axis of variable size")
-        whole = lb.overlay(whole, part)
+        whole = overlay(whole, part)
     return whole
 
 
 def pad(ctx: Context, node: Node) -> None:
     """Zeros fit any scale; other padding constants are pinned; reflection mixes entries."""
-    source = node.inputs[0]
-    labels = ctx.labels(source)
-    rank = labels.ndim
+    scale = ctx.scale(node.inputs[0])
+    rank = len(scale.shape)
     pads = ctx.static(node, "pads", 1)
     if pads is None or ctx.is_dynamic_argument(node, 3):
         ctx.pin_node(node, "padding known only at run time")
@@ -197,18 +200,10 @@ def pad(ctx: Context, node: Node) -> None:
     mode = node.text("mode")
     fill = _pad_value(ctx, node) if mode == "constant" else np.float64("nan")
     if mode != "constant":
-        labels = ctx.uniform(labels, padded)
-    elif fill is None or (fill != 0 and not np.isinf(fill)):
-        if any(ctx.shape(source)[axis] == 1 for axis in padded):  # size 1 would read as "doesn't vary"
-            ctx.pin_node(node, "padding with a non-zero constant")
-            return
-        full = list(labels.shape)
-        for axis in padded:
-            full[axis] = ctx.shape(source)[axis]
-        labels = lb.pad(np.broadcast_to(labels, full), before, after, PINNED)
+        ctx.set(node.outputs[0], ctx.uniform(scale.labels, padded))
     else:
-        labels = lb.pad(labels, before, after, FREE)
-    ctx.set(node.outputs[0], labels)
+        scalable = fill is not None and (fill == 0 or np.isinf(fill))
+        ctx.set(node.outputs[0], scale.pad(before, after, FREE if scalable else PINNED))
 
 
 def _pad_value(ctx: Context, node: Node) -> float | None:

@@ -6,10 +6,9 @@ import numpy as np
 
 from graphnorm.ir import Node
 from graphnorm.ops.rules import Rules
-from graphnorm.scales import labels as lb
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
-from graphnorm.scales.labels import FREE, Labels
+from graphnorm.scales.labels import FREE
 from graphnorm.scales.registry import Registry, Rule
 
 
@@ -81,14 +80,14 @@ def _is_unpooled(ctx: Context, node: Node) -> bool:
 
 def fold(ctx: Context, node: Node) -> None:
     """Columns (batch, channels * block, positions) are summed into an image."""
-    labels = ctx.labels(node.inputs[0])
-    batch, rows, positions = ctx.shape(node.inputs[0])
+    scale = ctx.scale(node.inputs[0])
+    batch, rows, positions = scale.shape
     shape = ctx.shape(node.outputs[0])
     if not shape[1] or rows % shape[1]:
         ctx.pin_node(node, "columns that are not whole blocks")
         return
-    split = lb.reshape(labels, (batch, rows, positions), (batch, shape[1], rows // shape[1], positions))
-    summed = ctx.uniform(split, [2, 3])
+    split = scale.reshape((batch, shape[1], rows // shape[1], positions))
+    summed = ctx.uniform(split.labels, [2, 3])
     ctx.set(node.outputs[0], summed.reshape(*summed.shape[:2], *(1,) * (len(shape) - 2)))
 
 
@@ -115,19 +114,15 @@ def spectrum(ctx: Context, node: Node) -> None:
 
 def center_crop_pad(ctx: Context, node: Node) -> None:
     """Cut or pad with zeros around the middle."""
-    labels = ctx.labels(node.inputs[0])
-    before, after = ctx.shape(node.inputs[0]), ctx.shape(node.outputs[0])
+    scale = ctx.scale(node.inputs[0])
+    before, after = scale.shape, ctx.shape(node.outputs[0])
     if ctx.is_dynamic_argument(node, 1):
         axes = [axis for axis, dynamic in enumerate(before) if before[axis] != after[axis]]
-        ctx.set(node.outputs[0], ctx.uniform(labels, axes, "cropped to a size known only at run time"))
+        ctx.set(node.outputs[0], ctx.uniform(scale.labels, axes, "cropped to a size known only at run time"))
         return
     starts = [(n - m) // 2 if n > m else -((m - n) // 2) for n, m in zip(before, after, strict=True)]
     ends = [n - m - start for n, m, start in zip(before, after, starts, strict=True)]
-    ctx.set(node.outputs[0], _cropped(labels, starts, ends))
-
-
-def _cropped(labels: Labels, starts: list[int], ends: list[int]) -> Labels:
-    return lb.pad(labels, [-n for n in starts], [-n for n in ends], FREE)
+    ctx.set(node.outputs[0], scale.pad([-n for n in starts], [-n for n in ends], FREE))
 
 
 RULES: Registry = Rules("scales")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.networks.common import IMAGE, Function, Network, normal
+from tests.support.networks.common import IMAGE, ROWS, Function, Network, normal
 
 
 def between(change: Callable[[Tensor], Tensor], channels: int = 3, after: int = 3) -> nn.Module:
@@ -60,6 +60,19 @@ NETWORKS: dict[str, Network] = {
     "space_roll": (lambda: between(lambda y: torch.roll(y, (1, 1), (2, 3))), IMAGE),
     "reflection_pad": (lambda: between(lambda y: F.pad(y, (1, 1, 1, 1), mode="reflect")), IMAGE),
     "ones_pad": (lambda: between(lambda y: F.pad(y, (1, 1, 1, 1), value=1.0)), IMAGE),
+    "one_unit_padded_with_ones": (
+        lambda: Function(
+            lambda s, x: s.b(F.pad(F.relu(s.a(x)), (1, 2), value=1.0)), a=nn.Linear(3, 1), b=nn.Linear(4, 2)
+        ),
+        ROWS,
+    ),
+    "one_unit_padded_with_zeros": (  # the other three units of c are added to zeros
+        lambda: Function(
+            lambda s, x: s.b(F.pad(F.relu(s.a(x)), (1, 2)) + F.relu(s.c(x))),
+            a=nn.Linear(3, 1), b=nn.Linear(4, 2), c=nn.Linear(3, 4),
+        ),
+        ROWS,
+    ),
     "avg_pool": (lambda: between(lambda y: F.avg_pool2d(y, 2)), IMAGE),
     "adaptive_avg_pool": (lambda: between(lambda y: F.adaptive_avg_pool2d(y, (2, 3))), IMAGE),
     "adaptive_max_pool": (lambda: between(lambda y: F.adaptive_max_pool2d(y, (2, 3))), IMAGE),
