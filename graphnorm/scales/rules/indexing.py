@@ -147,7 +147,7 @@ def _scatter(ctx: Context, node: Node, target: Index) -> None:
             for value, place in zip(new, flat, strict=True):
                 common[place] = value if common[place] == FREE else common[place]
             ctx.tie(new, common[flat], "written to the same entry")
-        if reduction != "none":
+        if reduction not in ("", "none"):  # the old Scatter has no such attribute
             ctx.tie(old[places], common[places], "added to")
             common[places] = lb.overlay(common[places], old[places])
         result[places] = common[places]
