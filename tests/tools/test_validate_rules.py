@@ -8,11 +8,15 @@ import pytest
 
 from graphnorm.ir import Node
 from graphnorm.scales.context import Context
+from graphnorm.scales.labels import PINNED
 from graphnorm.scales.registry import Apply
+from graphnorm.scales.rules.reduction import axes_of
 from tests.support.validating import REGISTRY, WITH_CASES, findings, homogeneous, planted, quiet, texts
 from tools.validation.exceptions import ALLOWANCES, exemption
 from tools.validation.families import GENERATORS
-from tools.validation.judge import validate
+from tools.validation.judge import make_case, stream, validate
+from tools.validation.network import claim
+from tools.validation.truth import Operator
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +79,18 @@ def all_free(ctx: Context, node: Node) -> None:
         ctx.set(name, ctx.fresh(ctx.shape(name), "planted"))
 
 
+def product_as_sum(ctx: Context, node: Node) -> None:
+    """A product whose n factors of one scale are counted once; right where each factor has its own."""
+    labels, shape = ctx.labels(node.inputs[0]), ctx.shape(node.inputs[0])
+    axes = axes_of(ctx, node, labels.ndim) or []
+    if all(shape[axis] == 1 or labels.shape[axis] > 1 for axis in axes):
+        REGISTRY["ReduceProd"].apply(ctx, node)
+        return
+    kept = [size for axis, size in enumerate(labels.shape) if axis not in axes]
+    one = labels.max(axis=tuple(axes), keepdims=True)
+    ctx.set(node.outputs[0], one if node.attributes["keepdims"] else one.reshape(kept))
+
+
 def broken(ctx: Context, node: Node) -> None:
     raise ValueError("planted")
 
@@ -106,6 +122,38 @@ def broken(ctx: Context, node: Node) -> None:
 )
 def test_a_rule_that_claims_too_much_is_caught(op: str, apply: Apply) -> None:
     assert "unsound" in {verdict.kind for verdict in findings(op, 6, registry=planted(op, apply))}
+
+
+def test_a_rule_that_is_false_only_where_entries_share_a_label_is_caught() -> None:
+    found = findings("ReduceProd", 16, registry=planted("ReduceProd", product_as_sum))
+    assert "unsound" in {verdict.kind for verdict in found}
+
+
+def sees_compressed(op: str, count: int) -> bool:
+    """Whether in one of the first cases an operand's labels have size 1 on an axis with several entries."""
+    seen: list[bool] = []
+
+    def look(ctx: Context, node: Node) -> None:
+        for name in node.inputs:
+            if name in ctx.found and (ctx.found[name] > PINNED).all():  # neither pinned nor free
+                pairs = zip(ctx.found[name].shape, ctx.shape(name), strict=True)
+                seen.append(any(labels == 1 < size for labels, size in pairs))
+        REGISTRY[op].apply(ctx, node)
+
+    registry = planted(op, look)
+    for index in range(count):
+        case = make_case(op, 0, index)
+        operator = Operator(case)
+        operands = operator.draw(stream(op, 0, index, 1))
+        claim(case, operands, operator.run(operands), registry)
+        if any(seen):
+            return True
+    return False
+
+
+def test_every_operator_sees_one_scale_along_an_axis() -> None:
+    without = [op for op in WITH_CASES if op in REGISTRY and not sees_compressed(op, 40)]
+    assert not without
 
 
 @pytest.mark.parametrize(

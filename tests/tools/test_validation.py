@@ -75,7 +75,7 @@ def test_truth_sees_what_only_finite_scales_show(index: int) -> None:
     """A comparison has no derivative; its group is found among structured candidates."""
     case = make_case("ArgMax", 2, index)
     operator = Operator(case)
-    along = case.operands[0].shape[case.attributes["axis"]]
+    along = case.operands[0].gain_shape[case.attributes["axis"]]
     assert case.kinds == ("data",)
     assert rank(group(operator, stream("ArgMax", 2, index))) == operator.size // along
 

@@ -14,7 +14,7 @@ from graphnorm.util.typing import Floats
 from tools.validation.case import Case, Rng
 from tools.validation.exceptions import allowance, exemption
 from tools.validation.families import GENERATORS
-from tools.validation.maker import Maker, settle
+from tools.validation.maker import Maker, compress, settle
 from tools.validation.network import claim
 from tools.validation.truth import Operator, group, passes, rank
 
@@ -73,7 +73,8 @@ def stream(op: str, seed: int, index: int, part: int = 0) -> Rng:
 def make_case(op: str, seed: int, index: int) -> Case:
     """Case number `index` of an operator; even numbers are plain."""
     rng, plain = stream(op, seed, index), index % 2 == 0
-    return settle(GENERATORS[op](Maker(op, rng, plain)), rng, plain)
+    case = settle(GENERATORS[op](Maker(op, rng, plain)), rng, plain)
+    return compress(case, stream(op, seed, index, 2))
 
 
 def validate(op: str, seed: int, index: int, registry: Registry) -> Verdict:

@@ -131,3 +131,19 @@ def _as(operand: Operand, kind: str, rng: Rng) -> Operand:
             value = np.asarray(value * rng.choice([0.0, 1.0], operand.shape))
         return replace(operand, kind=kind, value=value)
     return replace(operand, kind=kind)
+
+
+def compress(case: Case, rng: Rng) -> Case:
+    """Give about half of the operands one scale along some axes: their labels have size 1 there.
+
+    The axes that stay are an operand's `along`; where a family has set it, it stays as it is.
+    """
+    return replace(case, operands=tuple(_compressed(operand, rng) for operand in case.operands))
+
+
+def _compressed(operand: Operand, rng: Rng) -> Operand:
+    longer = [axis for axis, size in enumerate(operand.shape) if size > 1]
+    if operand.kind not in {"data", "zeros"} or operand.along is not None or not longer or rng.random() < 0.5:
+        return operand
+    alike = set(rng.permutation(longer)[: int(rng.integers(1, len(longer) + 1))].tolist())
+    return replace(operand, along=tuple(axis for axis in range(len(operand.shape)) if axis not in alike))
