@@ -47,7 +47,12 @@ class Operand:
             return "-"
         known = self.value if self.kind == "constant" else None
         values = "" if known is None or known.size > 8 else f"={known.tolist()}"
-        return f"{self.kind}{list(self.shape)}{values}"
+        gain = (
+            f" by {list(self.gain_shape)}"
+            if self.kind in {"data", "zeros"} and self.along is not None
+            else ""
+        )
+        return f"{self.kind}{list(self.shape)}{gain}{values}"
 
     def draw(self, rng: Rng) -> Array | None:
         """Values of the operand, or None where it is absent."""
