@@ -26,7 +26,8 @@ from graphnorm.scales import backward, reconcile
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.registry import Rule
-from graphnorm.scales.rules import default_registry, movement
+from graphnorm.scales.rules import movement
+from graphnorm.scales.rules.table import default_registry
 from graphnorm.util.defects import DEFECTS, defect
 from tests.support.planting import plant
 

@@ -325,6 +325,12 @@ def test_the_order_has_no_cycle() -> None:
     assert not set(MAY_IMPORT["verification"].split()) & {"cli", "api"}
 
 
+def _packages(name: str) -> set[str]:
+    """The packages around a module."""
+    parts = name.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts))}
+
+
 def import_graph() -> dict[str, set[str]]:
     """Module -> the modules that it imports when it is loaded, or for types only."""
     names = {}
@@ -348,8 +354,8 @@ def import_graph() -> dict[str, set[str]]:
             elif isinstance(node, ast.Import) and id(node) not in late:
                 targets |= {alias.name for alias in node.names}
         inside = {target for target in targets if target in names}
-        parents = {target.rpartition(".")[0] for target in inside}  # `from package import module`
-        found[name] = inside - parents - {name}
+        packages = {parent for target in inside for parent in _packages(target)}  # they are loaded first
+        found[name] = (inside | packages) & names.keys() - {name} - _packages(name)
     return found
 
 

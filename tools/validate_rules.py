@@ -23,7 +23,7 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from graphnorm.scales.registry import Registry
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from tools.validation.judge import Verdict, operators, validate
 from tools.validation.report import as_dict, reasons, table, write_reproducer
 

@@ -50,7 +50,7 @@ def registries() -> dict[str, Rules[Any]]:
     from graphnorm.frontends.routing.rows import HANDLERS as ROWS
     from graphnorm.permutation.rules import RULES as PERMUTATIONS
     from graphnorm.scales.backward import HANDLERS as BACKWARD
-    from graphnorm.scales.rules import default_registry
+    from graphnorm.scales.rules.table import default_registry
     from graphnorm.verification.inputs.entry_rules import RULES as ENTRIES
     from graphnorm.verification.inputs.ranges import LIMITS
 

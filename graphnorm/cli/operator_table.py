@@ -17,7 +17,7 @@ from graphnorm.errors import InputError
 from graphnorm.frontends.torch.overloads import lowered_from
 from graphnorm.ops.table import TABLE
 from graphnorm.scales.registry import Registry, Rule
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 
 FIXED = "fixed"
 BEGIN, END = "<!-- operator-table -->", "<!-- end of operator-table -->"

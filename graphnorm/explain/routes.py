@@ -12,7 +12,7 @@ from graphnorm.ops.traits import Trait
 from graphnorm.rescaling.graph import RescalingGraph
 from graphnorm.scales.labels import FREE, PINNED
 from graphnorm.scales.registry import Rule
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 
 _JOINING = (  # operators whose operands have one scale
     Trait.POINTWISE | Trait.HOMOGENEOUS, Trait.COMPARES, Trait.MOVES | Trait.ALONG_AXIS,

@@ -18,7 +18,7 @@ from graphnorm.ir import Array, Graph, Node
 from graphnorm.rescaling.graph import build
 from graphnorm.scales.labels import FREE, Labels, align
 from graphnorm.scales.registry import Apply, Registry, Rule
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 
 if TYPE_CHECKING:
     from graphnorm.rescaling.graph import RescalingGraph

@@ -22,7 +22,7 @@ from graphnorm.scales.labels import Labels
 from graphnorm.scales.reconcile import reconcile
 from graphnorm.scales.registry import Registry
 from graphnorm.scales.roles import settled
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from graphnorm.scales.walk import Scales, propagate
 from graphnorm.util.typing import Floats
 

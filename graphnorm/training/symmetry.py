@@ -27,7 +27,7 @@ from graphnorm.scales.elimination import eliminate
 from graphnorm.scales.labels import PINNED, Labels, align
 from graphnorm.scales.reconcile import reconcile
 from graphnorm.scales.roles import settled
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from graphnorm.scales.walk import Scales, propagate
 from graphnorm.util.typing import Integers
 

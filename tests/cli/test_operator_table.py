@@ -18,8 +18,8 @@ from graphnorm.frontends.torch.overloads import lowered_from
 from graphnorm.frontends.torch.read import read_torch
 from graphnorm.ops.rules import Rules
 from graphnorm.scales.registry import Registry, Rule
-from graphnorm.scales.rules import default_registry
 from graphnorm.scales.rules.elementwise import fixed
+from graphnorm.scales.rules.table import default_registry
 from tests.support.paths import ROOT
 
 README = ROOT / "README.md"

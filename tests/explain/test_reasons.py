@@ -20,8 +20,8 @@ from graphnorm.explain.routes import AGAINST, SHARED, WITH
 from graphnorm.frontends.torch.read import read_torch
 from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.scales.registry import Rule
-from graphnorm.scales.rules import default_registry
 from graphnorm.scales.rules.elementwise import degree
+from graphnorm.scales.rules.table import default_registry
 from tests.support.networks import NETWORKS
 
 

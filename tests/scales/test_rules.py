@@ -20,7 +20,7 @@ from graphnorm.permutation.symmetry import symmetry
 from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Registry, Rule
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from graphnorm.weights.coefficients import rescale
 from tests.support.networks import MISSING, NETWORKS, stepwise
 from tests.support.oracle import nullity

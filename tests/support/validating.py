@@ -11,7 +11,7 @@ import torch
 from graphnorm.ir import Node
 from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Apply, Registry, Rule
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from tools.validation.families import GENERATORS
 from tools.validation.judge import Verdict, operators, validate
 

@@ -23,7 +23,7 @@ from torch import nn
 from graphnorm.ir import Node
 from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Registry, Rule
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from tests.support.paths import ROOT
 from tools.coverage import (
     check_onnx,

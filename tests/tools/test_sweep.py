@@ -21,7 +21,8 @@ from graphnorm.rescaling.graph import build
 from graphnorm.scales.context import Context
 from graphnorm.scales.demands import Role
 from graphnorm.scales.registry import Rule
-from graphnorm.scales.rules import default_registry, movement
+from graphnorm.scales.rules import movement
+from graphnorm.scales.rules.table import default_registry
 from tests.support.planting import plant
 from tests.support.torch_functions import Fn, check
 from tools.sweep import operators_onnx, operators_torch

@@ -13,7 +13,7 @@ from onnx import TensorProto, defs, helper, numpy_helper
 
 import graphnorm
 from graphnorm.ir import Array
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from tools.sweep.trial import Outcome, attempt
 from tools.validation.case import ABSENT, Case, Operand, Rng, signed
 from tools.validation.evaluate import OLD, OPSET

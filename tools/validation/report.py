@@ -22,7 +22,7 @@ from tools.validation.truth import Operator
 
 _SNIPPET = '''"""{text}"""
 
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from tools.validation.judge import make_case, validate
 
 print(make_case({op!r}, {seed}, {index}))

@@ -19,7 +19,7 @@ from graphnorm.ir import Node
 from graphnorm.rescaling.graph import build
 from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Rule
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from tests.support.control_models import (
     BATCH,
     BOTH,

@@ -22,7 +22,7 @@ from graphnorm.ir import Node
 from graphnorm.rescaling.graph import RescalingGraph, build
 from graphnorm.scales.context import Context
 from graphnorm.scales.registry import Registry, Rule
-from graphnorm.scales.rules import default_registry
+from graphnorm.scales.rules.table import default_registry
 from graphnorm.weights.coefficients import rescale
 from tests.support.oracle import nullity
 from tests.support.planting import plant

@@ -20,8 +20,8 @@ from graphnorm.frontends.torch.infinities import settle_bounds
 from graphnorm.ir import Array, Graph, Node, Value
 from graphnorm.rescaling.graph import build
 from graphnorm.scales.registry import Rule
-from graphnorm.scales.rules import default_registry
 from graphnorm.scales.rules.elementwise import degree
+from graphnorm.scales.rules.table import default_registry
 
 MOST = torch.finfo(torch.float32).max
 Between = Callable[["Net", Tensor, Tensor], Tensor]
