@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from graphnorm.ir import Node
+from graphnorm.ir import BEFORE, Node
 from graphnorm.ops.rules import Rules
 from graphnorm.ops.traits import Trait
 from graphnorm.permutation.axes import Axis
@@ -236,6 +236,41 @@ def gather(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
     axis = int(node.attributes["axis"]) % len(x)
     ctx.table.freeze([x[axis], *ctx.axes(node.inputs[1])])
     return [(*x[:axis], *ctx.fixed(ctx.shape(node.inputs[1])), *x[axis + 1 :])]
+
+
+@rule("GatherElements")
+def gather_elements(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
+    """Picked along one axis, whose positions keep their order; along the others both go together."""
+    x, index = (list(ctx.axes(name)) for name in node.inputs)
+    shapes = [ctx.shape(name) for name in node.inputs]
+    axis = int(node.attributes["axis"]) % len(x)
+    for i, (one, other) in enumerate(zip(x, index, strict=True)):
+        if i == axis:
+            ctx.table.freeze([one])
+        elif shapes[0][i] == shapes[1][i]:
+            ctx.unite(one, other)
+        else:  # entries beyond the index are not read
+            ctx.table.freeze([one, other])
+    return [tuple(index)]
+
+
+@rule("CumSum", "CumProd", "TopK", "ArgMax", "ArgMin", "Hardmax", "aten::cummax", "aten::cummin")
+def along_axis(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
+    """The order along one axis counts; whatever else an entry belongs to does not."""
+    x, rank = ctx.axes(node.inputs[0]), ctx.rank(node.inputs[0])
+    for name in node.inputs[1:]:
+        ctx.axes(name)
+    given = ctx.static(node, "axis", 1)
+    if given is None or given.size != 1 or BEFORE in node.attributes:
+        return None
+    axis = int(given.ravel()[0]) % rank
+    ctx.table.freeze([x[axis]])
+    found: list[tuple[Axis, ...]] = []
+    for name in node.outputs:
+        shape = ctx.shape(name) if name else ()
+        kept = ctx.fixed(shape[axis : axis + 1]) if len(shape) == rank else ()
+        found.append((*x[:axis], *kept, *x[axis + 1 :]) if name else ())
+    return found
 
 
 @rule("Expand")
