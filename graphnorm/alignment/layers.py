@@ -140,11 +140,10 @@ def batch_norm(b: Builder, node: ir.Node, operands: Operands, results: Results) 
 
 @lowers("MaxPool", "AveragePool")
 def pool(b: Builder, node: ir.Node, operands: Operands, results: Results) -> list[Term] | None:
-    """A window over everything is a reduction."""
+    """A window over everything is a reduction; opsets differ in windows beyond the operand only."""
     x = operands[0]
     shape = results[0].shape
-    former = BEFORE in node.attributes
-    if not isinstance(x, Data) or shape is None or len(node.outputs) > 1 or x.factor <= 0 or former:
+    if not isinstance(x, Data) or shape is None or len(node.outputs) > 1 or x.factor <= 0:
         return None
     kernel = tuple(int(k) for k in node.attributes["kernel_shape"])
     attributes = window(node, x.shape[2:], kernel, shape[2:])
@@ -152,11 +151,14 @@ def pool(b: Builder, node: ir.Node, operands: Operands, results: Results) -> lis
     if node.op == "AveragePool" and padded and int(node.attributes["count_include_pad"]):
         attributes["count_include_pad"] = 1
     varies = any(axis > 1 for axis in x.dynamic)
+    beyond = int(node.attributes["ceil_mode"]) and (varies or _overhangs(attributes, x.shape[2:], shape[2:]))
+    if beyond and BEFORE in node.attributes:
+        return None
     whole_window = kernel == x.shape[2:] and math.prod(shape[2:]) == 1 and not varies
     if whole_window and not padded and len(x.shape) > 2:
         op = "ReduceMax" if node.op == "MaxPool" else "ReduceMean"
         return [reduce(b, op, x, range(2, len(x.shape)))]
-    if int(node.attributes["ceil_mode"]) and (varies or _overhangs(attributes, x.shape[2:], shape[2:])):
+    if beyond:
         attributes["ceil_mode"] = 1
     made = b.node(node.op, [x.times(1 / x.factor)], shape, x.dtype, attributes, results[0].dynamic)
     return [made.times(x.factor)]

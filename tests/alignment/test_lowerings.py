@@ -105,3 +105,19 @@ def test_a_slice_at_places_of_the_traced_size_is_kept(varying: str) -> None:
     values = {**made.values, varying: replace(made.values[varying], dynamic=frozenset({0}))}
     (kept,) = normalise(replace(made, values=values)).graph.nodes
     assert "starts" not in kept.attributes
+
+
+@pytest.mark.parametrize(("size", "pooled", "same"), [(8, 4, True), (7, 4, False)])
+def test_opsets_differ_where_a_window_is_cut(size: int, pooled: int, same: bool) -> None:
+    """AveragePool with ceil_mode, before opset 19 and since: by what a cut window is divided."""
+
+    def form(**more: int) -> list[dict[str, Any]]:
+        given = {"kernel_shape": (2, 2), "strides": (2, 2), "ceil_mode": 1, **more}
+        node = Node("y", "AveragePool", ("x",), ("y",), given)
+        shapes = {"x": (1, 3, size, size), "y": (1, 3, pooled, pooled)}
+        values = {name: Value(name, shape, "float64") for name, shape in shapes.items()}
+        found = normalise(ir.Graph("g", ("x",), ("y",), (node,), values))
+        return [dict(kept.attributes) for kept in found.graph.nodes if kept.op == "AveragePool"]
+
+    assert (form() == form(**{ir.BEFORE: 19})) is same
+    assert len(form()) == 1
