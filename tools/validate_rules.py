@@ -1,6 +1,8 @@
 """Validate every rule, operator by operator, against what the operator does to numbers.
 
-`python tools/validate_rules.py --all`, or `--op NAME ...`.  For random shapes, attributes and signed
+`python tools/validate_rules.py --all`, or `--op NAME ...`; `--judge` asks another judge of the same cases.
+
+For random shapes, attributes and signed
 operands, every entry of each operand and of each result gets a scale of its own.  The rescalings that the
 rules allow must keep the results (else: claimed but false), and all that keep them must be allowed (else:
 true but missing), up to the documented exceptions in `tools/validation/exceptions.py`.  Exit code 1 if there
@@ -12,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +26,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from graphnorm.scales.registry import Registry
 from graphnorm.scales.rules.table import default_registry
+from tools.validation import execution, normal_form, permutations
 from tools.validation.judge import Verdict, operators, validate
 from tools.validation.report import as_dict, reasons, table, write_reproducer
+
+JUDGES: dict[str, Callable[[Sequence[str]], int]] = {
+    "permutations": permutations.main,
+    "normal_form": normal_form.main,
+    "execution": execution.main,
+}
+"""Other judges of the same cases, each with its own report."""
 
 
 def main(arguments: Sequence[str] | None = None, registry: Registry | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0] if __doc__ else "")
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--judge", choices=["scales", *JUDGES], default="scales", help="(default scales)")
+    judge, arguments = first.parse_known_args(arguments)
+    if judge.judge != "scales":
+        return JUDGES[judge.judge](arguments)
+    parser = argparse.ArgumentParser(
+        parents=[first], description=__doc__.partition("\n\n")[0] if __doc__ else ""
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--op", nargs="+", metavar="NAME", help="operators by name, such as Conv or aten::atan2"

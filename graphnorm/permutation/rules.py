@@ -52,13 +52,13 @@ def first(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
 
 
 @rule("MatMul")
-def matmul(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
+def matmul(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
     first, second = (ctx.axes(name) for name in node.inputs)
-    if min(len(first), len(second)) < 2:
-        return None
-    ctx.unite(first[-1], second[-2])
-    batch = ctx.broadcast([first[:-2], second[:-2]], ctx.shape(node.outputs[0])[:-2])
-    return [(*batch, first[-2], second[-1])]
+    rows, columns = first[-2:-1], second[-1:] if len(second) > 1 else ()  # none of a vector
+    ctx.unite(first[-1], second[-2] if len(second) > 1 else second[-1])
+    lead = ctx.rank(node.outputs[0]) - len(rows) - len(columns)
+    batch = ctx.broadcast([first[:-2], second[:-2]], ctx.shape(node.outputs[0])[:lead])
+    return [(*batch, *rows, *columns)]
 
 
 @rule("Gemm")
@@ -139,7 +139,8 @@ def pool(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     if len([name for name in node.outputs if name]) > 1:
         return None
     x = ctx.axes(node.inputs[0])
-    ctx.table.freeze(x[2:])
+    if "Global" not in node.op:  # everything is one window
+        ctx.table.freeze(x[2:])
     return [(*x[:2], *ctx.fixed(ctx.shape(node.outputs[0])[2:]))]
 
 
@@ -152,11 +153,12 @@ def reduction(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
     given = ctx.static(node, "axes", 1)
     if given is None and len(node.inputs) > 1 and node.inputs[1]:
         return None
-    if given is None and node.attributes["noop_with_empty_axes"]:
-        return None
-    if given is not None and not given.size:
-        return None
-    over = {int(a) % len(x) for a in given.ravel()} if given is not None else set(range(len(x)))
+    for name in node.inputs[1:]:
+        ctx.axes(name)
+    named = given is not None and given.size > 0
+    if not named and node.attributes["noop_with_empty_axes"]:
+        return [x]  # entry by entry
+    over = {int(a) % len(x) for a in given.ravel()} if given is not None and named else set(range(len(x)))
     keep = bool(node.attributes["keepdims"])
     return [tuple(ctx.table.new(1) if i in over else a for i, a in enumerate(x) if keep or i not in over)]
 
@@ -361,6 +363,9 @@ def einsum(ctx: Context, node: Node) -> list[tuple[Axis, ...]] | None:
 
 
 def only_shape(ctx: Context, node: Node) -> list[tuple[Axis, ...]]:
+    """Entries are not looked at."""
+    for name in node.inputs:
+        ctx.axes(name)
     return [ctx.fixed(ctx.shape(node.outputs[0]))]
 
 
