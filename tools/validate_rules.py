@@ -2,11 +2,10 @@
 
 `python tools/validate_rules.py --all`, or `--op NAME ...`; `--judge` asks another judge of the same cases.
 
-For random shapes, attributes and signed
-operands, every entry of each operand and of each result gets a scale of its own.  The rescalings that the
-rules allow must keep the results (else: claimed but false), and all that keep them must be allowed (else:
-true but missing), up to the documented exceptions in `tools/validation/exceptions.py`.  Exit code 1 if there
-are findings.
+For random shapes, attributes and signed operands, every entry of each operand and of each result gets a
+scale of its own, or one scale along an axis.  The rescalings that the rules allow must keep the results
+(else: claimed but false), and all that keep them must be allowed (else: true but missing), up to the
+documented exceptions in `tools/validation/exceptions.py`.  Exit code 1 if there are findings.
 """
 
 from __future__ import annotations
