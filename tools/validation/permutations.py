@@ -139,7 +139,7 @@ def _candidates(found: Walked) -> Iterator[tuple[Place, ...]]:
         if size > 1
     ]
     yield from ((place,) for place in places)
-    sizes = {place: np.shape(found.given[place[0]])[place[1]] for place in places}
+    sizes = {place: _size(found.given, place) for place in places}
     pairs = (pair for pair in itertools.combinations(places, 2) if pair[0][0] != pair[1][0])
     alike = (pair for pair in pairs if sizes[pair[0]] == sizes[pair[1]])
     yield from itertools.islice(alike, _PAIRS)
@@ -154,7 +154,7 @@ def _targets(found: Walked, draw: Sequence[Array | None], places: tuple[Place, .
         assert array is not None
         operands[k] = _swapped(array, axis)
     after = found.operator.run(operands)
-    size = np.shape(draw[places[0][0]])[places[0][1]]
+    size = _size(draw, places[0])
     return [
         {
             axis
@@ -164,6 +164,12 @@ def _targets(found: Walked, draw: Sequence[Array | None], places: tuple[Place, .
         }
         for one, two in zip(before, after, strict=True)
     ]
+
+
+def _size(operands: Sequence[Array | None], place: Place) -> int:
+    array = operands[place[0]]
+    assert array is not None
+    return int(array.shape[place[1]])
 
 
 def _same(one: Array, other: Array) -> bool:
