@@ -22,7 +22,7 @@ from graphnorm import ir
 from graphnorm.errors import InputError
 from graphnorm.util.atomic import replacing
 
-FORMAT, VERSION = "graphnorm certificate", 2  # 2: hashes are of complete attributes
+FORMAT, VERSION = "graphnorm certificate", 1
 _PERMUTATION = "permutation."
 _FACTOR = re.compile("[0-9]{1,9}")
 

@@ -196,8 +196,8 @@ class TestFiles:
             verify(folder)
 
     def test_another_format(self, folder: Path) -> None:
-        rewrite(folder, version=3)
-        with pytest.raises(graphnorm.InputError, match="is no graphnorm certificate of version 2"):
+        rewrite(folder, version=2)
+        with pytest.raises(graphnorm.InputError, match="is no graphnorm certificate of version 1"):
             verify(folder)
 
     def test_missing_and_wrong_claims(self, folder: Path) -> None:
@@ -228,7 +228,7 @@ class TestFiles:
     @pytest.mark.parametrize("version", [True, 1.0, "1", 0, None])
     def test_versions_that_are_none(self, folder: Path, version: Any) -> None:
         rewrite(folder, version=version)
-        with pytest.raises(graphnorm.InputError, match="is no graphnorm certificate of version 2"):
+        with pytest.raises(graphnorm.InputError, match="is no graphnorm certificate of version 1"):
             verify(folder)
 
     @pytest.mark.parametrize("text", ["[" * 100_000, '{"p": ' + "9" * 5000 + "}", "\xff"])
