@@ -13,7 +13,8 @@ from onnx import TensorProto, defs, helper
 
 from graphnorm.errors import GraphNormError, InvalidGraphError
 from graphnorm.frontends.onnx.load import to_model
-from graphnorm.frontends.onnx.read import read_onnx
+from graphnorm.frontends.onnx.nodes import _BEFORE_ATTRIBUTE
+from graphnorm.frontends.onnx.read import OLDEST_OPSET, read_onnx
 from graphnorm.frontends.onnx.schemas import schema_defaults
 from graphnorm.ir import Graph, Node, Value
 from graphnorm.ops.attributes import BEFORE, DEFAULTS, completed
@@ -185,6 +186,37 @@ def test_the_default_is_that_of_the_models_opset() -> None:
     assert read(10, "Resize", "s", held=scales).attributes["coordinate_transformation_mode"] == "asymmetric"
     newer = read(13, "Resize", "", "s", held=scales).attributes["coordinate_transformation_mode"]
     assert newer == "half_pixel"
+
+
+# Attributes that came later, at whose default the operator does what it did before.
+SAME_BEFORE = {
+    "ceil_mode", "storage_order", "training_mode", "select_last_index", "left_window_size", "round_mode",
+    "right_window_size", "saturate", "axis", "block_size", "output_dtype", "precision", "layout", "start",
+    "batch_dims", "stash_type", "noop_with_empty_axes", "allowzero", "antialias", "keep_aspect_ratio_policy",
+    "reduction", "largest", "sorted", "mode", "cubic_coeff_a", "exclude_outside", "extrapolation_value",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_defaults_of_later_attributes_say_what_was_before(name: str) -> None:
+    """An attribute that a former schema lacks is in the list above, or has a former value."""
+    _, former = _BEFORE_ATTRIBUTE.get(name, (0, {}))
+    for opset in range(OLDEST_OPSET, OPSET):
+        if defs.has(name, opset, ""):
+            known = schema_defaults(defs.get_schema(name, opset)).keys()
+            assert SCHEMAS[name].keys() - known - SAME_BEFORE <= former.keys(), opset
+
+
+def test_rois_have_whole_pixels_before_opset_16() -> None:
+    def read(opset: int) -> Any:
+        value = helper.make_tensor_value_info
+        inputs = [value("x", 1, (1, 2, 8, 8)), value("r", 1, (2, 4)), value("b", 7, (2,))]
+        node = helper.make_node("RoiAlign", ["x", "r", "b"], ["y"])
+        graph = helper.make_graph([node], "one", inputs, [value("y", 1, None)])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+        return read_onnx(to_model(model, "one")).nodes[-1].attributes["coordinate_transformation_mode"]
+
+    assert [read(10), read(16)] == ["output_half_pixel", "half_pixel"]
 
 
 def test_an_incomplete_node_is_refused() -> None:

@@ -23,8 +23,11 @@ _CHANGED = {
     "AveragePool": 19,
     "BatchNormalization": 14,
 }
-# Resize of opset 10 is Upsample with sizes below 1; opset 11 gave what it does a name.
-_FIRST_RESIZE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+# What an operator did before an opset gave it an attribute whose default is something else.
+_BEFORE_ATTRIBUTE = {
+    "Resize": (11, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}),
+    "RoiAlign": (16, {"coordinate_transformation_mode": "output_half_pixel"}),
+}
 _GRAPHS = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
 
 
@@ -106,8 +109,9 @@ def _defaults(step: Step) -> dict[str, Any]:
     known = DEFAULTS.get(step.node.op_type, {}) if step.is_standard else {}
     defaults = {} if step.schema is None else schema_defaults(step.schema)
     found = {name: value for name, value in defaults.items() if name in known}
-    if step.node.op_type == "Resize" and step.is_standard and step.opsets.get("", 0) < 11:
-        found |= _FIRST_RESIZE
+    opset, former = _BEFORE_ATTRIBUTE.get(step.node.op_type, (0, {}))
+    if step.is_standard and step.opsets.get("", 0) < opset:
+        found |= former
     return found
 
 
