@@ -26,14 +26,12 @@ class Fit:
     Attributes:
         solution: the solver's.
         rescaled: the new weights; `lost` are the variables that were held at 1.
-        z: log-scale of each variable, on the lattice of powers of two in exact mode.
-        x: log-scale of each label.
-        objective: at `z`.
+        x: log-scale of each label, a multiple of log 2 in exact mode.
+        objective: at `x`.
     """
 
     solution: Solution
     rescaled: Rescaled
-    z: Floats
     x: Floats
     objective: float
 
@@ -65,7 +63,7 @@ def fit(
     x = graph.log_scales(z)
     if exact:
         x = np.asarray(np.rint(x / LOG2) * LOG2)
-    return Fit(solution, replace(rescaled, lost=np.flatnonzero(frozen)), z, x, final)
+    return Fit(solution, replace(rescaled, lost=np.flatnonzero(frozen)), x, final)
 
 
 def _rounded(
